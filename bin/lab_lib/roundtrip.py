@@ -1,0 +1,94 @@
+"""The proof at the end: one key written and read through every zone's edge, on both faces, over verified TLS."""
+
+import http.client
+import json
+import secrets
+import ssl
+import time
+import urllib.parse
+from dataclasses import dataclass
+
+from . import paths
+from .hosts import Lab
+from .report import Problem
+
+PORTS = {"cp": 5001, "ap": 5002}
+SETTLE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One zone's edge."""
+
+    zone: str
+    region: str
+    address: str
+
+    def url(self, mode: str) -> str:
+        return f"https://{self.address}:{PORTS[mode]}"
+
+
+def edges(lab: Lab) -> list[Edge]:
+    return [Edge(host.zone, host.region, host.address) for host in lab.hosts if host.serves]
+
+
+def token(role: str) -> str:
+    return (paths.TOKENS / role).read_text().strip()
+
+
+def ask(edge: Edge, mode: str, method: str, path: str, *, role: str = "write", body: str | None = None) -> tuple[int, dict[str, object]]:
+    """One request; returns (status, JSON). Raises OSError when no answer came."""
+    context = ssl.create_default_context(cafile=str(paths.CA_FILE))
+    connection = http.client.HTTPSConnection(edge.address, PORTS[mode], timeout=5, context=context)
+    try:
+        connection.request(method, path, body=body, headers={"Authorization": f"Bearer {token(role)}", "Content-Type": "text/plain"})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read() or b"{}")
+    except (http.client.HTTPException, json.JSONDecodeError) as error:
+        raise OSError(f"{edge.url(mode)}: {error!r}") from error
+    finally:
+        connection.close()
+
+
+def until(deadline: float, edge: Edge, mode: str, method: str, path: str, want: str | None = None, **options: str) -> None:
+    """Ask until the answer is a success (and, for a read, the wanted value); a Problem when the deadline passes first."""
+    said: object = "nothing"
+    while True:
+        try:
+            status, answer = ask(edge, mode, method, path, **options)  # type: ignore[arg-type]
+            if status == 200 and (want is None or answer.get("value") == want):
+                return
+            said = (status, answer)
+        except OSError as error:
+            said = error
+        if time.monotonic() > deadline:
+            raise Problem(
+                f"{method} {edge.url(mode)}{path} through zone {edge.zone} did not succeed: {said}",
+                "bin/lab status shows which zones answer; docker logs on the zone's host shows why",
+            )
+        time.sleep(0.1)
+
+
+def run(lab: Lab) -> str:
+    """Write through each zone in turn and read the value through all; returns a note for the step's line."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    count = 0
+    for mode in PORTS:
+        for writer in edges(lab):
+            value = f"{writer.zone}-{secrets.token_hex(4)}"
+            path = f"/write/{urllib.parse.quote('lab/round trip', safe='')}"
+            until(deadline, writer, mode, "POST", path, body=value)
+            for reader in edges(lab):
+                until(deadline, reader, mode, "GET", path.replace("/write/", "/read/"), want=value, role="read")
+                count += 1
+    return f"{count} reads ok"
+
+
+def health(edge: Edge, mode: str) -> str:
+    """`ready`, the stable code of what is wrong, or `no answer`."""
+    try:
+        status, answer = ask(edge, mode, "GET", "/health", role="read")
+    except OSError:
+        return "no answer"
+    error = answer.get("error")
+    return "ready" if status == 200 else str(error.get("code", status) if isinstance(error, dict) else status)
