@@ -42,7 +42,7 @@ def up(_: list[str]) -> int:
         report.fail(problem)
         return 1
     _show(lab)
-    print(NEXT)
+    print(NEXT.format(edge=roundtrip.edges(lab)[0].url("cp")))
     return 0
 
 
@@ -76,6 +76,7 @@ def _create(report: Report) -> hosts.Lab:
         lab = hosts.read_inventory()
         step.note = f"{len(lab.hosts)} hosts"
     with report.step("Start the hosts") as step:
+        machine.keep_overcommit()
         step.note = hosts.make(report, lab, image)
     return lab
 
@@ -117,7 +118,7 @@ Try next:
   docker kill lab-b1; bin/lab status                     lose a zone; the others go on
   bin/lab                                                bring it back
   curl --cacert .lab/pki/ca.pem -H "Authorization: Bearer $(cat .lab/tokens/write)" \\
-       -X POST -d hello https://172.30.77.11:5001/write/greeting
+       -X POST -d hello {edge}/write/greeting
   bin/lab down                                           remove it all"""
 
 
@@ -137,6 +138,7 @@ def down(rest: list[str]) -> int:
     try:
         with report.step("Remove hosts, volumes and network") as step:
             step.note = hosts.remove(report, "--any" in rest) if machine.engine_answers() else "no engine"
+            machine.restore_overcommit()
         with report.step("Stop the Docker Engine if the lab started it") as step:
             step.note = machine.stop_own_engine(report)
         with report.step("Remove keys, secrets and tokens") as step:

@@ -15,6 +15,7 @@ BASE_IMAGE = "debian:trixie-slim"
 ROOM_BYTES = 10 * 1024**3
 ENGINE_PID = paths.STATE / "dockerd.pid"
 ENGINE_LOG = paths.STATE / "dockerd.log"
+OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 MIRROR_CURE = "check that this machine reaches its Debian mirror (apt-get update), then run the same command again"
 
 
@@ -44,8 +45,7 @@ def install(report: Report, packages: list[str]) -> None:
 
 def python_environment(report: Report) -> str:
     """Make `.venv` from requirements.txt (pinned and hashed); returns a note for the step's line."""
-    wanted = b"".join((paths.ROOT / name).read_bytes() for name in ("requirements.txt",))
-    stamp, digest = paths.VENV / ".requirements", hashlib.sha256(wanted).hexdigest()
+    stamp, digest = paths.VENV / ".requirements", hashlib.sha256((paths.ROOT / "requirements.txt").read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return "there"
     needed = [] if subprocess.run(["python3", "-c", "import ensurepip, venv"], capture_output=True).returncode == 0 else ["python3-venv"]
@@ -105,6 +105,19 @@ def stop_own_engine(report: Report) -> str:
             time.sleep(0.2)
     ENGINE_PID.unlink()
     return "stopped"
+
+
+def keep_overcommit() -> None:
+    """The hosts share this machine's kernel, and a playbook sets vm.overcommit_memory; remember what it was."""
+    kept = paths.STATE / "vm.overcommit_memory"
+    if not kept.exists():
+        kept.write_text(OVERCOMMIT.read_text())
+
+
+def restore_overcommit() -> None:
+    kept = paths.STATE / "vm.overcommit_memory"
+    if kept.exists():
+        OVERCOMMIT.write_text(kept.read_text())
 
 
 def has_image(name: str) -> bool:

@@ -1,0 +1,12 @@
+#!/bin/bash
+# Entry point of a node in compose.yaml: writes the ACL from the secret file into a tmpfs, then starts the node as the
+# image would. The rules are those of README.md; Redis is given the hash of the password only.
+set -euo pipefail
+password=$(</run/secrets/redis_password)
+digest=$(printf '%s' "$password" | sha256sum | cut -d' ' -f1)
+umask 077
+cat > /run/holdfast/users.acl <<ACL
+user default off
+user service on #$digest resetkeys resetchannels -@all ~cp:* ~ap:* ~holdfast:guard ~holdfast:outbox ~holdfast:ap ~holdfast:peers ~holdfast:parked ~holdfast:lease +evalsha +script|load +hget +hmget +hset +hgetall +hlen +hdel +hscan +exists +get +set +scan +xadd +xrange +xlen +xtrim +time +info +dbsize
+ACL
+exec redis-node

@@ -1,0 +1,160 @@
+"""The CP face: drives the pure operations of registers.py against the nodes, within one deadline."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import scripts
+from .contract import TOMBSTONE, VALUE, NotDone, Query, Register, Reply, Request
+from .errors import Fenced, NoQuorum, NotFound, OutcomeUnknown
+from .guard import Guard
+from .link import Answer
+from .nodes import Nodes, Refused, Result
+from .registers import Decision, Read, Verdict, Write
+from .tags import NO_TAG, WriterIds
+
+
+@dataclass(frozen=True, slots=True)
+class CpAnswer:
+    version: str
+    acks: tuple[str, ...]
+    value: str | None = None
+
+
+class RedisRegisters:
+    """``contract.Storage`` on Redis, under the guards believed when it was made (one instance per operation)."""
+
+    def __init__(self, nodes: Nodes, voters: dict[str, Guard]) -> None:
+        self._nodes, self._voters = nodes, voters
+
+    def send(
+        self, node: str, key: str, request: Request, deadline: float, done: Callable[[Reply | NotDone], None]
+    ) -> None:
+        guard = self._voters.get(node)
+        if guard is None:
+            done(NotDone(f"not voting ({self._nodes.guard_state(node)})", True))
+            return
+        keys = [scripts.GUARD, scripts.cp_key(key)]
+        if isinstance(request, Query):
+            args = [*guard.expectation(), "value" if request.want_value else "tag"]
+            self._nodes.send(node, scripts.CP_QUERY, keys, args, deadline, lambda r: done(_queried(r)))
+        else:
+            register = request.register
+            args = [*guard.expectation(), register.tag, register.kind, register.value or ""]
+            self._nodes.send(node, scripts.CP_STORE, keys, args, deadline, lambda r: done(_stored(r, register)))
+
+
+def _queried(result: Result) -> Reply | NotDone:
+    if not isinstance(result, Answer):
+        return _not_done(result)
+    tag, kind, value = (field.decode() for field in result.value)
+    return Reply(Register(tag, kind or VALUE, value if kind == VALUE else None))
+
+
+def _stored(result: Result, register: Register) -> Reply | NotDone:
+    return Reply(register) if isinstance(result, Answer) else _not_done(result)
+
+
+def _not_done(result: Result) -> NotDone:
+    if isinstance(result, Refused):
+        return NotDone("not voting (guard)", True)
+    return NotDone(result.reason, result.certain)  # type: ignore[union-attr]
+
+
+class CpService:
+    def __init__(self, nodes: Nodes, timeout_sec: float) -> None:
+        self._nodes = nodes
+        self._timeout = timeout_sec
+        self._writers = WriterIds(secrets.token_hex(8))
+
+    def write(self, key: str, value: str) -> CpAnswer:
+        """Returns when a majority has the value on disk. Raises NoQuorum, OutcomeUnknown, Fenced."""
+        return self._write(key, VALUE, value)
+
+    def delete(self, key: str) -> CpAnswer:
+        """A write of a tombstone; deleting what is not there succeeds. Raises like ``write``."""
+        return self._write(key, TOMBSTONE, None)
+
+    def read(self, key: str) -> CpAnswer:
+        """The latest value: linearizable. Raises NotFound, NoQuorum, Fenced."""
+        decision = self._decide(key, lambda _epoch: Read(self._nodes.names))
+        if decision.verdict is not Verdict.SUCCESS:
+            raise NoQuorum(_explain("no majority of nodes answered", decision))
+        register = decision.register
+        if register.tag == NO_TAG or register.kind == TOMBSTONE:
+            raise NotFound("there is no such key")
+        return CpAnswer(register.tag, decision.acks, register.value)
+
+    def not_ready(self) -> str | None:
+        """None if a majority can vote now as far as the monitor knows, otherwise the reason's code."""
+        if self._nodes.guards.fenced():
+            return Fenced.code
+        voting = [n for n in self._nodes.guards.voters() if self._nodes.answering(n)]
+        return None if len(voting) > len(self._nodes.names) // 2 else NoQuorum.code
+
+    def _write(self, key: str, kind: str, value: str | None) -> CpAnswer:
+        decision = self._decide(
+            key, lambda epoch: Write(self._nodes.names, epoch, self._writers.next(), kind, value)
+        )
+        if decision.verdict is Verdict.NO_QUORUM:
+            raise NoQuorum(_explain("no majority of nodes answered; nothing was written", decision))
+        if decision.verdict is Verdict.UNKNOWN:
+            raise OutcomeUnknown(_explain("a majority did not confirm in time; the value may yet appear", decision))
+        return CpAnswer(decision.register.tag, decision.acks)
+
+    def _decide(self, key: str, begin: Callable[[int], Read | Write]) -> Decision:
+        """Run one operation. If it found no quorum because guards had changed, run it once more: nothing was stored."""
+        deadline = time.monotonic() + self._timeout
+        decision = None
+        for _attempt in range(2):
+            book = self._nodes.guards
+            version = book.version
+            if book.fenced():
+                raise Fenced("a higher region epoch is known: this region must not serve")
+            voters = book.voters()
+            epoch = next(iter(voters.values())).region_epoch if voters else 0
+            decision = self._run(key, begin(epoch), RedisRegisters(self._nodes, voters), deadline)
+            remaining = deadline - time.monotonic()
+            if decision.verdict is not Verdict.NO_QUORUM or book.version == version or remaining <= 0:
+                break
+            self._nodes.refresh(remaining / 4)
+        if decision is None:  # pragma: no cover - the loop runs at least once
+            raise NoQuorum("no attempt was made")
+        if decision.verdict is not Verdict.SUCCESS and self._nodes.guards.fenced():
+            if decision.verdict is Verdict.UNKNOWN:
+                return decision
+            raise Fenced("a higher region epoch is known: this region must not serve")
+        return decision
+
+    def _run(self, key: str, operation: Read | Write, storage: RedisRegisters, deadline: float) -> Decision:
+        inbox: queue.SimpleQueue[tuple[str, int, Reply | NotDone]] = queue.SimpleQueue()
+        send = operation.start()
+        while True:
+            for node in send.to:
+                storage.send(node, key, send.request, deadline, _deliver(inbox, node, send.phase))
+            following = None
+            while operation.decision is None and following is None:
+                try:
+                    node, phase, reply = inbox.get(timeout=max(0.0, deadline - time.monotonic()) or 0.0001)
+                except queue.Empty:
+                    operation.on_deadline()
+                else:
+                    following = operation.on_reply(node, phase, reply)
+            if operation.decision is not None:
+                return operation.decision
+            if following is not None:
+                send = following
+
+
+def _deliver(
+    inbox: queue.SimpleQueue[tuple[str, int, Reply | NotDone]], node: str, phase: int
+) -> Callable[[Reply | NotDone], None]:
+    return lambda reply: inbox.put((node, phase, reply))
+
+
+def _explain(what: str, decision: Decision) -> str:
+    return f"{what} ({'; '.join(decision.reasons)})" if decision.reasons else what

@@ -1,0 +1,133 @@
+"""The guard: the record on each node that says whose history this is and whether it may vote.
+
+Invariant: an answer counts only if the node's guard, compared by the script that produced the answer in the same
+atomic step, equals what the caller believes. This module is the caller's side: what it believes, and from what.
+
+Belief rule for CP: the pair (region epoch, membership epoch) on which a majority of all configured nodes agree, as
+members. Epochs only grow, so a majority at one pair and a later majority at another intersect in a node that moved
+from the first to the second; a store from before the move is refused by it. Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass
+
+MEMBER = "member"
+RECOVERING = "recovering"
+FENCED = "fenced"
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A node's guard as read. Epochs are whole numbers >= 1; ``incarnation`` is random text."""
+
+    state: str
+    region: str
+    node: str
+    region_epoch: int
+    membership_epoch: int
+    incarnation: str
+
+    @staticmethod
+    def from_fields(fields: list[bytes] | list[str]) -> Guard | None:
+        """From the six fields of a script's answer, in the order of the attributes. None: there is no (valid) guard."""
+        text = [f.decode("utf-8", "replace") if isinstance(f, bytes) else f for f in fields]
+        if len(text) != 6 or not text[0] or not text[3].isdigit() or not text[4].isdigit():
+            return None
+        return Guard(text[0], text[1], text[2], int(text[3]), int(text[4]), text[5])
+
+    def expectation(self, *states: str) -> tuple[str, ...]:
+        """The six arguments every guarded script begins with."""
+        allowed = ",".join(states or (MEMBER,))
+        return (
+            self.region,
+            self.node,
+            str(self.region_epoch),
+            str(self.membership_epoch),
+            self.incarnation,
+            allowed,
+        )
+
+
+class GuardBook:
+    """What one process knows of the guards of its region. Thread-safe.
+
+    ``learn`` is called with every guard that was seen: by the monitor and by each refusal.
+    """
+
+    def __init__(self, region: str, nodes: tuple[str, ...]) -> None:
+        self._region = region
+        self._nodes = nodes
+        self._known: dict[str, Guard | None] = {}
+        self._lock = threading.Lock()
+        self._version = 0
+
+    @property
+    def version(self) -> int:
+        """Grows whenever a belief changed; a caller that was refused uses it to see if asking again makes sense."""
+        return self._version
+
+    def learn(self, node: str, guard: Guard | None) -> bool:
+        """Remember ``guard`` (None: the node answered that it has none). Returns True if that was news."""
+        with self._lock:
+            if node in self._known and self._known[node] == guard:
+                return False
+            self._known[node] = guard
+            self._version += 1
+            return True
+
+    def known(self, node: str) -> Guard | None:
+        with self._lock:
+            return self._known.get(node)
+
+    def is_ours(self, node: str, guard: Guard | None) -> bool:
+        """The guard says member, of this region, and is really the guard of the node of that name."""
+        return guard is not None and guard.state == MEMBER and guard.region == self._region and guard.node == node
+
+    def config(self) -> tuple[int, int] | None:
+        """(region epoch, membership epoch) a majority of nodes agree on, or None."""
+        with self._lock:
+            known = dict(self._known)
+        votes = Counter(
+            (g.region_epoch, g.membership_epoch) for n, g in known.items() if g is not None and self.is_ours(n, g)
+        )
+        for pair, count in votes.items():
+            if count >= len(self._nodes) // 2 + 1:
+                return pair
+        return None
+
+    def highest_region_epoch(self) -> int:
+        """The highest region epoch seen in any guard whatever its state; 0 if none was seen."""
+        with self._lock:
+            return max((g.region_epoch for g in self._known.values() if g is not None), default=0)
+
+    def fenced(self) -> bool:
+        """CP: some node knows a higher region epoch than the one a majority of members agrees on."""
+        config = self.config()
+        if config is not None:
+            return self.highest_region_epoch() > config[0]
+        with self._lock:
+            guards = [g for g in self._known.values() if g is not None]
+        return any(g.state == FENCED for g in guards)
+
+    def voters(self) -> dict[str, Guard]:
+        """CP: the nodes whose answers may count now, with the guard each is expected to show."""
+        config = self.config()
+        if config is None:
+            return {}
+        with self._lock:
+            known = dict(self._known)
+        return {
+            n: g
+            for n, g in known.items()
+            if g is not None and self.is_ours(n, g) and (g.region_epoch, g.membership_epoch) == config
+        }
+
+    def usable(self, node: str) -> Guard | None:
+        """AP: the guard to expect of ``node`` if it may serve: member, ours, and not below the highest epoch seen."""
+        guard = self.known(node)
+        if guard is None or not self.is_ours(node, guard) or guard.region_epoch < self.highest_region_epoch():
+            return None
+        return guard

@@ -1,0 +1,52 @@
+"""The two log streams, both JSON lines on standard output: operational (LOG_LEVEL) and audit (never silenced).
+
+JSON encoding with ASCII escapes keeps every line one line: nothing a client sends can forge an entry.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+LOG = logging.getLogger("holdfast")
+AUDIT = logging.getLogger("holdfast-audit")
+
+
+def event(logger: logging.Logger, level: int, name: str, /, **fields: Any) -> None:
+    """One entry: ``name`` is upper case and stable, the fields are data."""
+    if logger.isEnabledFor(level):
+        logger.log(level, name, extra={"fields": fields})
+
+
+class JsonLines(logging.Formatter):
+    def __init__(self, stream_name: str, static: dict[str, str]) -> None:
+        super().__init__()
+        self._static = {"stream": stream_name, **static}
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            **self._static,
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=True, default=str)
+
+
+def configure(level: str, static: dict[str, str], stream: TextIO | None = None) -> None:
+    """Set both streams up. ``static`` is in every entry (mode, zone). Calling it again replaces the set-up."""
+    out = stream or sys.stdout
+    for logger, name, threshold in ((logging.getLogger(), "log", level), (AUDIT, "audit", "INFO")):
+        handler = logging.StreamHandler(out)
+        handler.setFormatter(JsonLines(name, static))
+        logger.handlers[:] = [handler]
+        logger.setLevel(threshold)
+    AUDIT.propagate = False
+    for noisy in ("flask-limiter", "werkzeug"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- Full merge, on the origin: one page of all AP values. KEYS[1] guard. ARGV: SCAN cursor, COUNT.
+-- Returns {'OK', {guard's six fields}, next cursor, {key, version, kind, value, ...}}. Not guarded: the reader judges.
+local g = redis.call('HMGET', KEYS[1], 'state', 'region', 'node', 'region_epoch', 'membership_epoch', 'incarnation')
+for i = 1, 6 do
+  if not g[i] then g[i] = '' end
+end
+local page = redis.call('SCAN', ARGV[1], 'MATCH', 'ap:*', 'COUNT', ARGV[2])
+local out = {}
+for _, key in ipairs(page[2]) do
+  local r = redis.call('HMGET', key, 'ver', 'k', 'v')
+  if r[1] then
+    out[#out + 1] = string.sub(key, 4)
+    out[#out + 1] = r[1]
+    out[#out + 1] = r[2]
+    out[#out + 1] = r[3]
+  end
+end
+return {'OK', g, page[1], out}

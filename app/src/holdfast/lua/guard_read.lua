@@ -1,0 +1,8 @@
+#!lua flags=allow-oom
+-- The node's guard as it is. KEYS[1] guard. Returns {'OK', state, region, node, region epoch, membership epoch,
+-- incarnation}, empty texts if there is none. Declared as writing so that a replica refuses.
+local g = redis.call('HMGET', KEYS[1], 'state', 'region', 'node', 'region_epoch', 'membership_epoch', 'incarnation')
+for i = 1, 6 do
+  if not g[i] then g[i] = '' end
+end
+return {'OK', unpack(g)}

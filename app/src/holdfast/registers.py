@@ -1,0 +1,174 @@
+"""CP: multi-writer majority registers after Attiya, Bar-Noy and Dolev (1995), Lynch and Shvartsman (1997).
+
+Pure state machines: replies in, requests and a decision out. No I/O, no clock, no randomness; the same code is
+driven by real sockets in production and by a simulator in tests.
+
+Write: ask every node for its tag; from a majority take the largest; store (largest + 1, value) on a majority.
+Read: ask every node for (tag, value); if a majority holds the largest tag answer it, otherwise store the largest on
+a majority first, then answer.
+
+Invariant: when an operation succeeds with tag t, a majority of all nodes holds a tag >= t. Any later majority
+intersects it, so later operations see at least t: linearizable per key. It rests on three things the storage must
+give (``Storage`` in contract.py): a store keeps the larger tag; an acknowledged store is on disk; a node that lost
+its data refuses instead of answering (the guard).
+
+Decisions: ``NO_QUORUM`` is given only when no node can hold what this operation wanted to write: either no store
+was ever requested, or every node said for certain that it did not execute it. ``UNKNOWN``: a store was requested and
+a majority did not confirm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from .contract import VALUE, NotDone, Query, Register, Reply, Request, Store
+from .tags import NO_TAG, next_tag
+
+EMPTY = Register(NO_TAG, VALUE, None)
+
+
+class Verdict(Enum):
+    SUCCESS = "success"
+    NO_QUORUM = "no_quorum"
+    UNKNOWN = "outcome_unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The end of an operation. ``register`` is what was written or read (EMPTY: never written)."""
+
+    verdict: Verdict
+    register: Register
+    acks: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Requests to send now; ``phase`` comes back with each reply, so that late ones are told apart."""
+
+    phase: int
+    to: tuple[str, ...]
+    request: Request
+
+
+class _Operation:
+    """The part both operations share: one phase at a time, each counted to a majority of *all* nodes."""
+
+    def __init__(self, nodes: tuple[str, ...]) -> None:
+        if len(set(nodes)) != len(nodes) or not nodes:
+            raise ValueError("nodes must be distinct and not none")
+        self._nodes = nodes
+        self.majority = len(nodes) // 2 + 1
+        self.decision: Decision | None = None
+        self.phase = 1
+        self._replies: dict[str, Register] = {}
+        self._acks: list[str] = []
+        self._failed: dict[str, NotDone] = {}
+        self._target = EMPTY
+
+    def on_reply(self, node: str, phase: int, reply: Reply | NotDone) -> Send | None:
+        """Feed one reply. Duplicates, replies of an earlier phase and replies after the end change nothing."""
+        if self.decision is not None or phase != self.phase or node not in self._nodes:
+            return None
+        if node in self._failed or (node in self._replies if phase == 1 else node in self._acks):
+            return None
+        if isinstance(reply, NotDone):
+            self._failed[node] = reply
+            if self._hopeless():
+                self._fail()
+            return None
+        if phase == 1:
+            self._replies[node] = reply.register
+            return self._after_query() if len(self._replies) == self.majority else None
+        self._acks.append(node)
+        if len(self._acks) >= self.majority:
+            self._succeed()
+        return None
+
+    def on_deadline(self) -> None:
+        """Time is up: whoever has not answered counts as unknown."""
+        if self.decision is None:
+            self._fail()
+
+    def _hopeless(self) -> bool:
+        return len(self._nodes) - len(self._failed) < self.majority
+
+    def _largest(self) -> Register:
+        return max(self._replies.values(), key=lambda r: r.tag)
+
+    def _after_query(self) -> Send | None:
+        raise NotImplementedError
+
+    def _begin_store(self, target: Register, to: tuple[str, ...], already: tuple[str, ...]) -> Send:
+        self.phase = 2
+        self._target = target
+        self._acks = list(already)
+        self._failed = {}
+        return Send(2, to, Store(target))
+
+    def _succeed(self) -> None:
+        self.decision = Decision(Verdict.SUCCESS, self._target, tuple(self._acks))
+
+    def _fail(self) -> None:
+        self.decision = Decision(self._failure(), self._target, tuple(self._acks), self._reasons())
+
+    def _failure(self) -> Verdict:
+        return Verdict.NO_QUORUM
+
+    def _reasons(self) -> tuple[str, ...]:
+        answered = self._replies if self.phase == 1 else self._acks
+        silent = [f"{n}: no answer in time" for n in self._nodes if n not in self._failed and n not in answered]
+        return tuple(f"{n}: {f.reason}" for n, f in sorted(self._failed.items())) + tuple(silent)
+
+
+class Write(_Operation):
+    """One write (a delete is a write of a tombstone). ``writer`` must never be used for another write."""
+
+    def __init__(self, nodes: tuple[str, ...], epoch: int, writer: str, kind: str, value: str | None) -> None:
+        super().__init__(nodes)
+        self._epoch, self._writer, self._kind, self._value = epoch, writer, kind, value
+
+    def start(self) -> Send:
+        return Send(1, self._nodes, Query(want_value=False))
+
+    def _after_query(self) -> Send | None:
+        tag = next_tag(self._largest().tag, self._epoch, self._writer)
+        return self._begin_store(Register(tag, self._kind, self._value), self._nodes, ())
+
+    def _hopeless(self) -> bool:
+        # In phase 2, as long as all refusals are certain, hear every node out: if *all* refuse, nothing is stored.
+        if not super()._hopeless():
+            return False
+        return self.phase == 1 or bool(self._acks) or self._any_uncertain() or len(self._failed) == len(self._nodes)
+
+    def _any_uncertain(self) -> bool:
+        return any(not f.certain for f in self._failed.values())
+
+    def _failure(self) -> Verdict:
+        if self.phase == 1:
+            return Verdict.NO_QUORUM
+        nothing_stored = len(self._failed) == len(self._nodes) and not self._any_uncertain()
+        return Verdict.NO_QUORUM if nothing_stored else Verdict.UNKNOWN
+
+
+class Read(_Operation):
+    """One read. ``write_back=False`` exists for the negative control of the tests only."""
+
+    def __init__(self, nodes: tuple[str, ...], write_back: bool = True) -> None:
+        super().__init__(nodes)
+        self._write_back = write_back
+
+    def start(self) -> Send:
+        return Send(1, self._nodes, Query(want_value=True))
+
+    def _after_query(self) -> Send | None:
+        target = self._largest()
+        holders = tuple(n for n, r in self._replies.items() if r.tag == target.tag)
+        if len(holders) >= self.majority or not self._write_back:
+            self._target, self._acks = target, list(holders)
+            self._succeed()
+            return None
+        behind = tuple(n for n in self._nodes if n not in holders)
+        return self._begin_store(target, behind, holders)

@@ -1,0 +1,278 @@
+"""`holdfast replicate`: pulls the other zones' outboxes and applies them to the zone's own node.
+
+One active per zone by a lease, which only saves work: each apply compares the cursor it expects. One thread per origin.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import scripts
+from .audit import Audit
+from .guard import MEMBER, RECOVERING, Guard
+from .link import Answer
+from .logs import LOG, event
+from .metrics import Metrics
+from .multiprimary import Next, Position, judge, trim_point
+from .nodes import Nodes
+from .settings import Settings
+
+POLL_SEC = 0.05
+BEAT_MS = 500
+LEASE_MS = 5000
+BATCH_ENTRIES = 500
+BATCH_BYTES = 4 * 1024 * 1024
+PAGE_BYTES = 2 * 1024 * 1024
+_ADMITTED = (MEMBER, RECOVERING)
+
+
+class Skip(Exception):
+    """This round cannot be done now; the text says why. The next round tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Local:
+    """The zone's own node as of one ap_status: its guard, its clock in ms and the raw positions it has stored."""
+
+    guard: Guard
+    now_ms: int
+    positions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pulled:
+    guard: Guard
+    head: int
+    acknowledged: Position | None
+    entries: list[tuple[int, dict[bytes, bytes]]]
+
+
+class Counters:
+    def __init__(self, metrics: Metrics, origins: tuple[str, ...]) -> None:
+        label = {"node": origins}
+        self.applied = metrics.counter("ap_replication_applied_total", "Entries applied, by origin.", label)
+        self.lost = metrics.counter("ap_replication_superseded_total", "Entries older than what was there.", label)
+        self.parked = metrics.counter("ap_replication_parked_total", "Entries parked, version too far ahead.", label)
+        self.merges = metrics.counter("ap_full_merges_total", "Full merges finished, by origin.", label)
+        self.errors = metrics.counter("ap_replication_errors_total", "Rounds that failed, by origin.", label)
+        self.conflicts = metrics.counter("lww_conflicts_total", "Concurrent writes of which one was discarded.", label)
+        self.active = metrics.gauge("ap_replication_active", "1 if this process holds the zone's lease.")
+
+
+class Puller:
+    """Moves one origin's entries to the local node. ``acknowledged``: how far the origin has applied *our* outbox."""
+
+    def __init__(self, origin: str, settings: Settings, nodes: Nodes, counters: Counters, audit: Audit) -> None:
+        self.origin = origin
+        self.acknowledged: Position | None = None
+        self._local = settings.local_node
+        self._region = settings.region
+        self._drift = settings.max_clock_drift_ms
+        self._timeout = max(2.0, settings.network_timeout_sec * 3)
+        self._nodes, self._counters, self._audit = nodes, counters, audit
+
+    def step(self, held: threading.Event) -> bool:
+        """One round. True if there may be more at once. Raises Skip."""
+        local = self._look()
+        raw = local.positions.get(self.origin, "")
+        cursor = Position.parse(raw) if raw else None
+        pulled = self._pull(cursor.sequence if cursor else 0, local.guard)
+        self.acknowledged = pulled.acknowledged
+        incarnation = pulled.guard.incarnation
+        decision = judge(cursor, incarnation, pulled.head, [s for s, _ in pulled.entries])
+        if decision is Next.FULL_MERGE or cursor is None:
+            self._full_merge(local, raw, pulled, held)
+            return True
+        if decision is Next.IDLE:
+            if cursor.caught_up_ms is None or not 0 <= local.now_ms - cursor.caught_up_ms < BEAT_MS:
+                self._apply(local.guard, raw, Position(incarnation, cursor.sequence, local.now_ms), [])
+            return False
+        last = pulled.entries[-1][0]
+        caught_up = local.now_ms if last == pulled.head else cursor.caught_up_ms
+        rows = [(f[b"key"], f[b"ver"], f[b"k"], f[b"v"], f[b"prev"]) for _, f in pulled.entries]
+        self._apply(local.guard, raw, Position(incarnation, last, caught_up), rows)
+        return last < pulled.head
+
+    def _look(self) -> _Local:
+        keys = [scripts.GUARD, scripts.AP_STATE, scripts.PEERS, scripts.PARKED, scripts.OUTBOX]
+        fields, now, _seq, _parked, _outbox, peers = self._ask(self._local, scripts.AP_STATUS, keys, [])
+        guard = self._admit(self._local, fields)
+        positions = {o.decode(): p.decode() for o, p in zip(peers[::2], peers[1::2], strict=True)}
+        return _Local(guard, int(now), positions)
+
+    def _pull(self, after: int, local_guard: Guard) -> _Pulled:
+        keys = [scripts.GUARD, scripts.OUTBOX, scripts.AP_STATE, scripts.PEERS]
+        args = [after, BATCH_ENTRIES, BATCH_BYTES, self._local]
+        fields, head, acknowledged, entries = self._ask(self.origin, scripts.AP_PULL, keys, args)
+        guard = self._admit(self.origin, fields)
+        if guard.region_epoch != local_guard.region_epoch:
+            raise Skip(f"region epoch of {self.origin} is {guard.region_epoch}, ours is {local_guard.region_epoch}")
+        rows = [
+            (int(entry_id.partition(b"-")[0]), dict(zip(flat[::2], flat[1::2], strict=True)))
+            for entry_id, flat in entries
+        ]
+        return _Pulled(guard, int(head), Position.parse(acknowledged.decode()), rows)
+
+    def _apply(self, guard: Guard, expected: str, position: Position | None, rows: Sequence[tuple[bytes, ...]]) -> None:
+        """Apply ``rows`` (key, version, kind, value, prev); ``position`` None: a page of a full merge."""
+        keys: list[Any] = [scripts.GUARD, scripts.PEERS, scripts.AP_STATE, scripts.PARKED]
+        keys += [b"ap:" + row[0] for row in rows]
+        args: list[Any] = [*guard.expectation(*_ADMITTED), self.origin, "*" if position is None else expected,
+                           str(position or ""), self._drift, len(rows)]
+        for row in rows:
+            args += row
+        reply = self._ask(self._local, scripts.AP_APPLY, keys, args)
+        if reply[0] == b"CURSOR":
+            raise Skip("another replicator moved the cursor")
+        applied, lost, parked, _now, losers = reply
+        self._counters.applied.labels(self.origin).inc(applied)
+        self._counters.lost.labels(self.origin).inc(lost)
+        self._counters.parked.labels(self.origin).inc(parked)
+        for key, version in zip(losers[::2], losers[1::2], strict=True):
+            self._counters.conflicts.labels(self.origin).inc()
+            self._audit.record("LWW_DISCARDED", key=key.decode(), version=version.decode(), node=self._local)
+        if parked:
+            event(LOG, 30, "ENTRIES_PARKED", origin=self.origin, count=parked)
+
+    def _full_merge(self, local: _Local, raw: str, pulled: _Pulled, held: threading.Event) -> None:
+        """Cursor first, then a copy of everything by last-writer-wins, then go on from that cursor."""
+        event(LOG, 30 if raw else 20, "FULL_MERGE_STARTED", origin=self.origin, cursor=raw, head=pulled.head)
+        cursor, count, merged = b"0", 200, 0
+        while True:
+            fields, cursor, flat = self._ask(self.origin, scripts.AP_SCAN, [scripts.GUARD], [cursor, count])
+            if self._admit(self.origin, fields) != pulled.guard:
+                raise Skip("the origin's guard changed during the full merge")
+            rows = [(*flat[i : i + 4], b"") for i in range(0, len(flat), 4)]
+            if rows:
+                self._apply(local.guard, raw, None, rows)
+                merged += len(rows)
+            size = sum(len(f) for f in flat)
+            count = max(8, count // 2) if size > PAGE_BYTES else min(1000, count * 2)
+            if cursor == b"0":
+                break
+            if not held.is_set():
+                raise Skip("the lease was lost during the full merge")
+        self._apply(local.guard, raw, Position(pulled.guard.incarnation, pulled.head, local.now_ms), [])
+        self._counters.merges.labels(self.origin).inc()
+        event(LOG, 20, "FULL_MERGE_FINISHED", origin=self.origin, entries=merged)
+
+    def _admit(self, node: str, fields: list[bytes]) -> Guard:
+        guard = Guard.from_fields(fields)
+        self._nodes.learn(node, guard)
+        if guard is None or guard.state not in _ADMITTED or guard.region != self._region or guard.node != node:
+            raise Skip(f"{node} is not a member: {self._nodes.guard_state(node)}")
+        return guard
+
+    def _ask(self, node: str, script: scripts.Script, keys: list[Any], args: list[Any]) -> list[Any]:
+        result = self._nodes.call(node, script, keys, args, time.monotonic() + self._timeout)
+        if isinstance(result, Answer):
+            value: list[Any] = result.value
+            return value
+        raise Skip(f"{node}: {result.reason}" if hasattr(result, "reason") else f"{node}: guard changed")
+
+
+class Replicator:
+    """The threads of one `replicate` process."""
+
+    def __init__(self, settings: Settings, nodes: Nodes, metrics: Metrics, audit: Audit) -> None:
+        self._settings, self._nodes = settings, nodes
+        origins = tuple(n for n in nodes.names if n != settings.local_node)
+        self._counters = Counters(metrics, origins)
+        self._pullers = [Puller(o, settings, nodes, self._counters, audit) for o in origins]
+        self._owner = f"{settings.zone}-{secrets.token_hex(8)}"
+        self._held = threading.Event()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._keep_house, name="house", daemon=True)] + [
+            threading.Thread(target=self._pull, args=(p,), name=f"pull-{p.origin}", daemon=True) for p in self._pullers
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Finish the running rounds and give the lease back."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=5)
+        self._take_lease(length_ms=1)
+
+    def _pull(self, puller: Puller) -> None:
+        complaint = ""
+        while not self._stop.is_set():
+            more = False
+            if self._held.is_set():
+                try:
+                    more = puller.step(self._held)
+                    complaint = ""
+                except Skip as why:
+                    self._counters.errors.labels(puller.origin).inc()
+                    if str(why) != complaint:
+                        complaint = str(why)
+                        event(LOG, 30, "REPLICATION_PAUSED", origin=puller.origin, why=complaint)
+                    self._stop.wait(POLL_SEC * 5)
+                except Exception:
+                    self._counters.errors.labels(puller.origin).inc()
+                    LOG.exception("REPLICATION_ERROR", extra={"fields": {"origin": puller.origin}})
+                    self._stop.wait(1.0)
+            if not more:
+                self._stop.wait(POLL_SEC)
+
+    def _keep_house(self) -> None:
+        """Each second: the lease, parked entries whose time has come, the trimming of our own outbox."""
+        expires = 0.0
+        while not self._stop.is_set():
+            started = time.monotonic()
+            if self._take_lease(LEASE_MS):
+                expires = started + LEASE_MS / 1000 * 0.8
+            held = started < expires
+            if held != self._held.is_set():
+                event(LOG, 20, "REPLICATION_LEASE", held=held)
+            if held:
+                self._held.set()
+                self._unpark()
+                self._trim()
+            else:
+                self._held.clear()
+            self._counters.active.set(float(held))
+            self._stop.wait(1.0)
+
+    def _local_guard(self) -> Guard | None:
+        guard = self._nodes.guards.known(self._settings.local_node)
+        if guard is None or guard.state not in _ADMITTED or guard.node != self._settings.local_node:
+            return None
+        return guard
+
+    def _call(self, script: scripts.Script, keys: list[str], args: list[Any]) -> list[Any] | None:
+        guard = self._local_guard()
+        if guard is None:
+            return None
+        deadline = time.monotonic() + self._settings.network_timeout_sec
+        result = self._nodes.call(
+            self._settings.local_node, script, keys, [*guard.expectation(*_ADMITTED), *args], deadline
+        )
+        return result.value if isinstance(result, Answer) else None
+
+    def _take_lease(self, length_ms: int) -> bool:
+        reply = self._call(scripts.LEASE, [scripts.GUARD, scripts.LEASE_KEY], [self._owner, length_ms])
+        return reply is not None and reply[0] == 1
+
+    def _unpark(self) -> None:
+        cursor = b"0"
+        keys = [scripts.GUARD, scripts.AP_STATE, scripts.PARKED]
+        while True:
+            reply = self._call(scripts.AP_UNPARK, keys, [self._settings.max_clock_drift_ms, cursor, 200])
+            if reply is None or reply[0] == b"0":
+                return
+            cursor = reply[0]
+
+    def _trim(self) -> None:
+        guard = self._local_guard()
+        if guard is not None:
+            point = trim_point(guard.incarnation, [p.acknowledged for p in self._pullers])
+            self._call(scripts.AP_TRIM, [scripts.GUARD, scripts.OUTBOX], [point, self._settings.outbox_max_entries])

@@ -1,0 +1,58 @@
+"""The Lua scripts: loaded from ``lua/*.lua`` at import, with the parts they include, and their SHA-1."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+
+_INCLUDE = re.compile(r"^-- include (\w+)\n", re.M)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    name: str
+    source: bytes
+    sha: bytes
+
+
+def _read(name: str) -> str:
+    return resources.files("holdfast").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+def load(name: str) -> Script:
+    """The script ``lua/<name>.lua`` with each line ``-- include x`` replaced by ``lua/x.lua``."""
+    source = _INCLUDE.sub(lambda m: _read(m[1]), _read(name)).encode()
+    return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())
+
+
+GUARD_READ = load("guard_read")
+CP_QUERY = load("cp_query")
+CP_STORE = load("cp_store")
+AP_WRITE = load("ap_write")
+AP_READ = load("ap_read")
+AP_STATUS = load("ap_status")
+AP_PULL = load("ap_pull")
+AP_SCAN = load("ap_scan")
+AP_APPLY = load("ap_apply")
+AP_UNPARK = load("ap_unpark")
+AP_TRIM = load("ap_trim")
+LEASE = load("lease")
+BOOTSTRAP_STAMP = load("bootstrap_stamp")
+
+# Every key Holdfast uses. The ACL of the user `service` allows these patterns and nothing else.
+GUARD = "holdfast:guard"
+OUTBOX = "holdfast:outbox"
+AP_STATE = "holdfast:ap"
+PEERS = "holdfast:peers"
+PARKED = "holdfast:parked"
+LEASE_KEY = "holdfast:lease"
+
+
+def cp_key(key: str) -> str:
+    return f"cp:{key}"
+
+
+def ap_key(key: str) -> str:
+    return f"ap:{key}"

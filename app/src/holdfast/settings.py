@@ -1,0 +1,298 @@
+"""All settings, read once from the environment and from secret files into frozen dataclasses.
+
+Every bad or missing one stops the start with one line that names it and the cure (``SettingsError``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingsError
+
+_NODE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_PLACEHOLDER = re.compile(r"<.*>|(change[-_ ]?me|secret|password|example|default|test|todo|x+)[0-9!]*", re.I)
+ROLES = ("read", "write", "admin")
+MIN_SECRET_KEY = 32
+MIN_PASSWORD = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An API token as configured: only its SHA-256 is known. ``rate_limit`` None means the default."""
+
+    name: str
+    role: str
+    sha256: str
+    rate_limit: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAccess:
+    """How every node is reached. ``tls`` off is for a single machine's private network only."""
+
+    username: str
+    password: str
+    tls: bool
+    ca_file: str
+    cert_file: str
+    key_file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Times end in their unit. ``local_node`` is empty for CP when not given."""
+
+    mode: str
+    listen: Address
+    region: str
+    zone: str
+    nodes: Mapping[str, Address]
+    local_node: str
+    network_timeout_sec: float
+    max_staleness_ms: int
+    max_value_bytes: int
+    max_clock_drift_ms: int
+    log_level: str
+    breaker_threshold: int
+    breaker_window_sec: float
+    breaker_probe_sec: float
+    rate_limits: str
+    trusted_proxy_count: int
+    threads: int
+    drain_sec: float
+    audit_pseudonymise: bool
+    outbox_max_entries: int
+    redis: RedisAccess
+    secret_key: str
+    tokens: tuple[Token, ...]
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return tuple(self.nodes)
+
+
+class _Env:
+    """Typed access to the environment; collects nothing, fails at the first problem."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    def text(self, name: str, default: str | None = None, cure: str = "") -> str:
+        value = self._env.get(name, "").strip()
+        if value:
+            return value
+        if default is None:
+            raise SettingsError(f"{name} is not set: {cure}")
+        return default
+
+    def choice(self, name: str, choices: tuple[str, ...], default: str | None = None) -> str:
+        value = self.text(name, default, f"set it to one of {', '.join(choices)}")
+        if value not in choices:
+            raise SettingsError(f"{name} is {value!r}: set it to one of {', '.join(choices)}")
+        return value
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        raw = self.text(name, str(default))
+        try:
+            value = float(raw)
+        except ValueError:
+            raise SettingsError(f"{name} is {raw!r}: set it to a number from {low:g} to {high:g}") from None
+        if not low <= value <= high:
+            raise SettingsError(f"{name} is {raw}: set it to a number from {low:g} to {high:g}")
+        return value
+
+    def whole(self, name: str, default: int, low: int, high: int) -> int:
+        value = self.number(name, default, low, high)
+        if value != int(value):
+            raise SettingsError(f"{name} is {value:g}: set it to a whole number from {low} to {high}")
+        return int(value)
+
+    def switch(self, name: str, default: str) -> bool:
+        return self.choice(name, ("on", "off"), default) == "on"
+
+    def name(self, name: str) -> str:
+        value = self.text(name, None, "set it to the name this deployment gives it, for example the inventory's")
+        if not _NAME.fullmatch(value):
+            raise SettingsError(f"{name} is {value!r}: use letters, digits, '.', '_' and '-', at most 63")
+        return value
+
+    def address(self, name: str, default: str) -> Address:
+        return parse_address(name, self.text(name, default))
+
+
+def parse_address(name: str, text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise SettingsError(f"{name} holds {text!r}: write host:port")
+    return Address(host, int(port))
+
+
+def parse_nodes(text: str) -> dict[str, Address]:
+    """``db_g1=host:port,db_g2=...`` into name -> address, in the given order."""
+    nodes: dict[str, Address] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, address = item.partition("=")
+        if not equals or not _NODE.fullmatch(name):
+            raise SettingsError(f"NODES holds {item!r}: write name=host:port,name=host:port,...")
+        if name in nodes:
+            raise SettingsError(f"NODES names {name} twice: each node is listed once")
+        nodes[name] = parse_address("NODES", address)
+    if not nodes:
+        raise SettingsError("NODES is empty: list every node of the region as name=host:port,...")
+    by_address: dict[Address, str] = {}
+    for name, where in nodes.items():
+        if where in by_address:
+            raise SettingsError(f"NODES gives {by_address[where]} and {name} the same address {where}: "
+                                "two names of one server would be a false majority")
+        by_address[where] = name
+    return nodes
+
+
+def read_secret(directory: str, name: str, min_length: int, cure: str) -> str:
+    """The content of a secret file, stripped of its final newline. Never shows the content in an error."""
+    path = Path(directory) / name
+    try:
+        value = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise SettingsError(f"secret {name} is missing: put it into {path}; {cure}") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise SettingsError(f"secret {name} cannot be read ({type(problem).__name__}): make {path} readable text "
+                            "for the user this process runs as") from None
+    if not value:
+        raise SettingsError(f"secret {name} is empty: {cure}")
+    if _PLACEHOLDER.fullmatch(value):
+        raise SettingsError(f"secret {name} is a placeholder: {cure}")
+    if len(value) < min_length:
+        raise SettingsError(f"secret {name} is shorter than {min_length} characters: {cure}")
+    return value
+
+
+def parse_tokens(text: str) -> tuple[Token, ...]:
+    cure = "write a JSON list of {name, role, sha256}; `holdfast hash-token` makes the sha256"
+    try:
+        items: Any = json.loads(text)
+    except ValueError:
+        raise SettingsError(f"secret api_tokens is not JSON: {cure}") from None
+    if not isinstance(items, list) or not items:
+        raise SettingsError(f"secret api_tokens holds no token: {cure}")
+    tokens: list[Token] = []
+    for number, item in enumerate(items, 1):
+        where = f"secret api_tokens, entry {number}"
+        if not isinstance(item, dict):
+            raise SettingsError(f"{where} is not an object: {cure}")
+        unknown = set(item) - {"name", "role", "sha256", "rate_limit"}
+        if unknown:
+            raise SettingsError(f"{where} has the unknown field {sorted(unknown)[0]!r}: {cure}")
+        name, role, digest = item.get("name"), item.get("role"), item.get("sha256")
+        rate = item.get("rate_limit")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise SettingsError(f"{where} has no usable name: use letters, digits, '.', '_' and '-'")
+        if role not in ROLES:
+            raise SettingsError(f"{where} ({name}) has the role {role!r}: use one of {', '.join(ROLES)}")
+        if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise SettingsError(f"{where} ({name}) has no sha256 of 64 hex digits: `holdfast hash-token` makes it")
+        if rate is not None:
+            check_rate_limits(where, rate)
+        if any(t.name == name or t.sha256 == digest for t in tokens):
+            raise SettingsError(f"{where} ({name}) repeats the name or the token of another entry: make them distinct")
+        tokens.append(Token(name, role, digest, rate))
+    return tuple(tokens)
+
+
+def check_rate_limits(where: str, text: object) -> str:
+    """``unlimited``, or limits such as "1000 per hour;100 per minute"."""
+    one = r"\s*[1-9][0-9]*\s+per\s+(?:[1-9][0-9]*\s+)?(?:second|minute|hour|day)s?\s*"
+    if isinstance(text, str) and (text == "unlimited" or re.fullmatch(rf"{one}(?:;{one})*", text)):
+        return text
+    raise SettingsError(f"{where} has the rate limit {text!r}: write 'unlimited' or '1000 per hour;100 per minute'")
+
+
+def _readable_file(env: _Env, name: str) -> str:
+    path = env.text(name, None, "point it at the PEM file, or set REDIS_TLS=off on a single machine's private network")
+    try:
+        Path(path).read_bytes()
+    except OSError as problem:
+        raise SettingsError(f"{name} points at {path}, which cannot be read ({type(problem).__name__}): "
+                            "mount the file readable for the user this process runs as") from None
+    return path
+
+
+def load_redis(environ: Mapping[str, str]) -> RedisAccess:
+    env = _Env(environ)
+    tls = env.switch("REDIS_TLS", "on")
+    password = read_secret(env.text("SECRETS_DIR", "/run/secrets"), "redis_password", MIN_PASSWORD,
+                           "generate one with: openssl rand -hex 32")
+    files = [_readable_file(env, f"REDIS_TLS_{part}_FILE") if tls else "" for part in ("CA", "CERT", "KEY")]
+    return RedisAccess(env.text("REDIS_USERNAME", "service"), password, tls, *files)
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Everything `serve` and `replicate` need. Raises SettingsError."""
+    env = _Env(environ)
+    mode = env.choice("APP_MODE", ("cp", "ap"))
+    nodes = parse_nodes(env.text("NODES", None, "list every node of the region as name=host:port,..."))
+    local = env.text("LOCAL_NODE", "" if mode == "cp" else None, "in AP mode name the zone's own node")
+    if local and local not in nodes:
+        raise SettingsError(f"LOCAL_NODE is {local!r}, which NODES does not list: use one of {', '.join(nodes)}")
+    secrets_dir = env.text("SECRETS_DIR", "/run/secrets")
+    return Settings(
+        mode=mode,
+        listen=env.address("LISTEN", "0.0.0.0:8000"),
+        region=env.name("REGION"),
+        zone=env.name("ZONE"),
+        nodes=nodes,
+        local_node=local,
+        network_timeout_sec=env.number("NETWORK_TIMEOUT_SEC", 1.0, 0.05, 60),
+        max_staleness_ms=env.whole("MAX_STALENESS_MS", 5000, 1, 86_400_000),
+        max_value_bytes=env.whole("MAX_VALUE_BYTES", 1_048_576, 1, 67_108_864),
+        max_clock_drift_ms=env.whole("MAX_CLOCK_DRIFT_MS", 500, 1, 3_600_000),
+        log_level=env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "INFO"),
+        breaker_threshold=env.whole("CIRCUIT_BREAKER_THRESHOLD", 5, 1, 10_000),
+        breaker_window_sec=env.number("CIRCUIT_BREAKER_WINDOW_SEC", 10, 0.1, 3600),
+        breaker_probe_sec=env.number("CIRCUIT_BREAKER_PROBE_SEC", 2, 0.05, 3600),
+        rate_limits=check_rate_limits("RATE_LIMITS", env.text("RATE_LIMITS", "1000 per hour;100 per minute")),
+        trusted_proxy_count=env.whole("TRUSTED_PROXY_COUNT", 1, 0, 10),
+        threads=env.whole("THREADS", 16, 1, 512),
+        drain_sec=env.number("DRAIN_SEC", 5, 0, 600),
+        audit_pseudonymise=env.switch("AUDIT_PSEUDONYMISE", "off"),
+        outbox_max_entries=env.whole("OUTBOX_MAX_ENTRIES", 1_000_000, 1, 1_000_000_000),
+        redis=load_redis(environ),
+        secret_key=read_secret(secrets_dir, "secret_key", MIN_SECRET_KEY, "generate one with: openssl rand -hex 32"),
+        tokens=parse_tokens(read_secret(secrets_dir, "api_tokens", 2, "write a JSON list of {name, role, sha256}")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapSettings:
+    """The little `bootstrap` needs."""
+
+    region: str
+    nodes: Mapping[str, Address]
+    network_timeout_sec: float
+    redis: RedisAccess
+
+
+def load_bootstrap(environ: Mapping[str, str]) -> BootstrapSettings:
+    env = _Env(environ)
+    return BootstrapSettings(
+        region=env.name("REGION"),
+        nodes=parse_nodes(env.text("NODES", None, "list every node of the region as name=host:port,...")),
+        network_timeout_sec=env.number("NETWORK_TIMEOUT_SEC", 1.0, 0.05, 60),
+        redis=load_redis(environ),
+    )

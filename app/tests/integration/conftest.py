@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+
+
+def _made(path: Path) -> Iterator[Cluster]:
+    if shutil.which("redis-server") is None:
+        pytest.fail("these tests need redis-server (Debian: apt-get install redis-server)")
+    cluster = Cluster(path)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster for tests that leave the nodes alone."""
+    yield from _made(tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of its own, for tests that break things."""
+    yield from _made(tmp_path)

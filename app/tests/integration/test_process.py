@@ -1,0 +1,128 @@
+"""The process as a whole: drain on SIGTERM, TLS with client certificates, refusal to start, memory."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, Tls, wait_for
+
+
+def test_drain(shared: Cluster) -> None:
+    app = shared.run("serve", "cp", DRAIN_SEC="1")
+    assert app.ready()
+    app.process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    wait_for("not ready", lambda: not app.ready(), 0.5)
+    health = app.request("GET", "/health", token=None)
+    assert (health.status, health.json["reason"]) == (503, "draining")
+    served = 0
+    while time.monotonic() - began < 0.8:
+        assert app.write("k", "while draining").status == 200
+        served += 1
+    assert served > 10
+    assert app.process.wait(timeout=5) == 0
+    assert 0.9 < time.monotonic() - began < 4
+
+
+def test_a_running_request_is_finished(cluster: Cluster) -> None:
+    app = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC="3", CIRCUIT_BREAKER_THRESHOLD="1000")
+    app.write("k", "1")
+    for name in ("db_g1", "db_g2"):
+        cluster.nodes[name].signal(signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(app.write, "k", "2")
+        time.sleep(0.3)
+        app.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        for name in ("db_g1", "db_g2"):
+            cluster.nodes[name].signal(signal.SIGCONT)
+        assert waiting.result().status == 200
+    assert app.process.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("APP_MODE", "xy"), ("NODES", ""), ("LOCAL_NODE", "db_g7")])
+def test_serve_refuses_bad_settings_with_one_line(shared: Cluster, name: str, value: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "holdfast", "serve"], env=shared.env("ap") | {name: value},
+                          capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert name in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_memory_of_the_server(shared: Cluster) -> None:
+    app = shared.run("serve", "cp")
+    for i in range(200):
+        app.write(f"m{i}", "x" * 1000)
+    children = subprocess.run(["ps", "-o", "rss=", "--ppid", str(app.process.pid)], capture_output=True, text=True)
+    assert 0 < int(children.stdout.split()[0]) < 100 * 1024
+
+
+def openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+def certificate(root: Path, ca: Path, name: str, san: str) -> tuple[Path, Path]:
+    key, request, cert, ext = (root / f"{name}.{s}" for s in ("key", "csr", "crt", "ext"))
+    ext.write_text(f"subjectAltName={san}\nbasicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
+                   "extendedKeyUsage=serverAuth,clientAuth\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
+    openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(key),
+            "-out", str(request), "-subj", f"/CN={name}")
+    openssl("x509", "-req", "-in", str(request), "-CA", str(ca.with_suffix(".crt")), "-CAkey",
+            str(ca.with_suffix(".key")), "-CAcreateserial", "-days", "2", "-extfile", str(ext), "-out", str(cert))
+    return cert, key
+
+
+def authority(root: Path, name: str) -> Path:
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-keyout",
+            str(root / f"{name}.key"), "-out", str(root / f"{name}.crt"), "-subj", f"/CN={name}",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    return root / name
+
+
+@pytest.fixture
+def pki(tmp_path: Path) -> Path:
+    root = tmp_path / "pki"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def tls_cluster(tmp_path: Path, pki: Path) -> Iterator[Cluster]:
+    ca = authority(pki, "ca")
+    cert, key = certificate(pki, ca, "node", "IP:127.0.0.1,DNS:localhost")
+    root = tmp_path / "cluster"
+    root.mkdir()
+    cluster = Cluster(root, Tls(ca.with_suffix(".crt"), cert, key))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def test_mutual_tls(tls_cluster: Cluster, pki: Path) -> None:
+    cp, ap = tls_cluster.run("serve", "cp"), tls_cluster.run("serve", "ap")
+    assert cp.write("k", "over tls").status == 200
+    assert cp.read("k").json["value"] == "over tls"
+    assert ap.write("k", "over tls").status == 200
+    # A client whose certificate another authority signed, and one that trusts another authority, get nowhere.
+    other = authority(pki, "other")
+    cert, key = certificate(pki, other, "stranger", "IP:127.0.0.1")
+    code, report = tls_cluster.bootstrap(REDIS_TLS_CERT_FILE=str(cert), REDIS_TLS_KEY_FILE=str(key))
+    assert (code, report["changed"]) == (3, False)
+    code, report = tls_cluster.bootstrap(REDIS_TLS_CA_FILE=str(other.with_suffix(".crt")))
+    assert (code, report["changed"]) == (3, False)
+
+
+def test_the_host_name_is_checked(tls_cluster: Cluster) -> None:
+    ports = {n: node.port for n, node in tls_cluster.nodes.items()}
+    nodes = ",".join(f"{n}=127.0.0.2:{port}" for n, port in ports.items())
+    code, _report = tls_cluster.bootstrap(NODES=nodes)
+    assert code == 3

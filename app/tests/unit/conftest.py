@@ -1,0 +1,1 @@
+"""Unit tests: pure code and small pieces, no Redis, no network."""

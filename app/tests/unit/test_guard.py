@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.guard import FENCED, MEMBER, RECOVERING, Guard, GuardBook
+
+NODES = ("a", "b", "c")
+
+
+def guard(node: str, region_epoch: int = 1, membership_epoch: int = 1, state: str = MEMBER) -> Guard:
+    return Guard(state, "lab", node, region_epoch, membership_epoch, f"inc-{node}")
+
+
+def book(*guards: Guard | None) -> GuardBook:
+    made = GuardBook("lab", NODES)
+    for node, g in zip(NODES, guards, strict=False):
+        made.learn(node, g)
+    return made
+
+
+def test_a_majority_of_members_votes() -> None:
+    made = book(guard("a"), guard("b"), None)
+    assert made.config() == (1, 1)
+    assert set(made.voters()) == {"a", "b"}
+    assert not made.fenced()
+
+
+def test_blank_recovering_foreign_and_misnamed_nodes_do_not_vote() -> None:
+    other_region = replace(guard("b"), region="elsewhere")
+    made = book(guard("a"), other_region, guard("a"))
+    assert made.config() is None
+    assert made.voters() == {}
+    made = book(guard("a"), guard("b"), guard("c", state=RECOVERING))
+    assert set(made.voters()) == {"a", "b"}
+
+
+def test_belief_follows_the_majority_not_the_highest() -> None:
+    made = book(guard("a", 1, 2), guard("b"), guard("c"))
+    assert made.config() == (1, 1)
+    assert set(made.voters()) == {"b", "c"}
+    made.learn("b", guard("b", 1, 2))
+    assert made.config() == (1, 2)
+    assert set(made.voters()) == {"a", "b"}
+
+
+def test_a_higher_region_epoch_fences_until_a_majority_has_it() -> None:
+    made = book(guard("a"), guard("b"), guard("c"))
+    made.learn("c", guard("c", 2, 1, FENCED))
+    assert made.fenced()
+    made.learn("c", guard("c", 2, 1))
+    assert made.fenced()
+    made.learn("b", guard("b", 2, 1))
+    assert not made.fenced()
+    assert set(made.voters()) == {"b", "c"}
+
+
+def test_all_fenced() -> None:
+    assert book(*(guard(n, 2, 1, FENCED) for n in NODES)).fenced()
+    assert not book(None, None, None).fenced()
+
+
+def test_ap_uses_any_member_of_the_highest_epoch_seen() -> None:
+    made = book(guard("a"))
+    assert made.usable("a") is not None
+    assert made.usable("b") is None
+    made.learn("b", guard("b", 2))
+    assert made.usable("a") is None
+    assert made.usable("b") is not None
+
+
+def test_learning_says_what_is_news() -> None:
+    made = book()
+    assert made.learn("a", guard("a"))
+    assert not made.learn("a", guard("a"))
+    assert made.version == 1
+
+
+def test_guard_from_a_scripts_answer() -> None:
+    assert Guard.from_fields([b"member", b"lab", b"a", b"1", b"2", b"i"]) == Guard("member", "lab", "a", 1, 2, "i")
+    assert Guard.from_fields([b""] * 6) is None
+    assert Guard.from_fields([b"member", b"lab", b"a", b"x", b"2", b"i"]) is None

@@ -1,0 +1,104 @@
+"""The stages of bin/test."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from . import machine, paths, site
+from .report import Problem, Report, Step, last_lines
+
+PYTHON = f"{paths.VENV}/bin/python"
+COUNTS = re.compile(r"(\d+ (?:passed|failed|errors?|skipped|successful))")
+
+
+def tool(name: str, *arguments: str) -> list[str]:
+    return [f"{paths.VENV}/bin/{name}", *arguments]
+
+
+def pytest(*arguments: str) -> list[str]:
+    return [PYTHON, "-m", "pytest", "-q", "-ra", "--color=no", *arguments]
+
+
+STAGES: dict[str, list[list[str]]] = {
+    "lint": [
+        tool("ruff", "check", "."),
+        tool("ruff", "format", "--check", "."),
+        tool("yamllint", "--strict", "."),
+        tool("shellcheck", "roles/redis_node/files/image/redis-node", "roles/redis_node/files/image/redis-cli", ".ci/run"),
+        tool("mypy", "bin/lab_lib"),
+        tool("mypy", "--config-file", "app/pyproject.toml", "app/src/holdfast"),
+        tool("ansible-lint", "--offline", "-q"),
+    ],
+    "policy": [pytest("tests/policy")],
+    "unit": [pytest("app/tests/unit"), pytest("tests/lab")],
+    "integration": [pytest("app/tests/integration")],
+    "molecule": [tool("molecule", "test", "--all")],
+}
+FAST = ["lint", "policy", "unit", "integration"]
+
+
+def main(arguments: list[str], usage: str) -> int:
+    """Run the chosen stages; 0 when all passed. A stage that fails does not keep the later ones from running."""
+    if {"-h", "--help"} & set(arguments):
+        print(usage)
+        return 0
+    chosen = FAST if arguments == ["--fast"] else arguments or list(STAGES)
+    if unknown := [name for name in chosen if name not in STAGES]:
+        print(f"Cause: bin/test has no stage {unknown[0]!r}\nCure:  choose from {', '.join(STAGES)}, or --fast")
+        return 2
+    report = Report("test", len(chosen) + 1)
+    passed, failed = [], []
+    try:
+        with report.step("Have what the tests need") as step:
+            step.note = _prepare(report)
+        for name in chosen:
+            try:
+                with report.step(name) as step:
+                    step.note = _run(report, step, name)
+                passed.append(name)
+            except Problem as problem:
+                failed.append(name)
+                report.fail(problem)
+    except Problem as problem:
+        report.fail(problem)
+        failed = failed or ["preparation"]
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        return 130
+    print(f"\npassed: {', '.join(passed) or 'nothing'}; failed: {', '.join(failed) or 'nothing'}")
+    print(f"{len(passed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def _prepare(report: Report) -> str:
+    note = machine.python_environment(report)
+    server = paths.VENV / "bin" / "redis-server"
+    if not shutil.which("redis-server") and not server.exists():
+        # Debian's redis-server package would also start a service; the same program is in redis-tools.
+        if not Path("/usr/bin/redis-check-rdb").exists():
+            machine.install(report, ["redis-tools"])
+        server.symlink_to("/usr/bin/redis-check-rdb")
+    return note
+
+
+def _run(report: Report, step: Step, name: str) -> str:
+    env = site.playbook_environment() | {"PYTHONPATH": f"{paths.ROOT}/app/src", "PY_COLORS": "0", "NO_COLOR": "1"}
+    env["ANSIBLE_NOCOLOR"] = "1"
+    broken, counts = [], []
+    for command in STAGES[name]:
+        lines: list[str] = []
+
+        def on_line(line: str, lines: list[str] = lines) -> None:
+            lines.append(line)
+            step.say(line.strip()[:60])
+
+        code = report.stream(command, on_line, cwd=paths.ROOT, env=env, stdin=open(os.devnull))
+        if name != "lint":
+            counts += COUNTS.findall(lines[-1] if lines else "")
+        if code != 0:
+            shown = " ".join(Path(word).name if word.startswith("/") else word for word in command)
+            broken.append(f"$ {shown}   (exit code {code})\n{last_lines(chr(10).join(lines), 40)}")
+    if broken:
+        raise Problem(f"{name}: {len(broken)} of {len(STAGES[name])} commands failed", f"mend it, then bin/test {name}", "\n".join(broken))
+    return ", ".join(counts) or "ok"

@@ -1,0 +1,116 @@
+"""Losing any one zone's host: what the clients of the other zones see, and what the operator's commands say."""
+
+import re
+import subprocess
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+SECONDS_WITHOUT = 6
+
+
+def docker(*arguments: str) -> None:
+    subprocess.run(["docker", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def repaired(lab):
+    """Whatever the test does to a host, `bin/lab create` brings it back, and the zones are ready before the next test."""
+    yield
+    subprocess.run([ROOT / "bin" / "lab", "create"], check=True, capture_output=True)
+    wait_until_ready(lab)
+
+
+def wait_until_ready(lab) -> None:
+    end = time.monotonic() + 120
+    for edge in lab.edges:
+        for mode in ("cp", "ap"):
+            while True:
+                try:
+                    if lab.client(None).get(f"{edge[mode]}/health", timeout=5).status_code == 200:
+                        break
+                except OSError:
+                    pass
+                assert time.monotonic() < end, f"zone {edge['zone']} is not ready again: {mode}"
+                time.sleep(0.5)
+
+
+class Client(threading.Thread):
+    """Writes and reads back through one edge, ten times a second, until it is told to stop."""
+
+    def __init__(self, lab, edge, mode) -> None:
+        super().__init__(daemon=True)
+        self.lab, self.edge, self.mode = lab, edge, mode
+        self.over = threading.Event()
+        self.done, self.failed, self.slowest = 0, [], 0.0
+
+    def run(self) -> None:
+        client = self.lab.client()
+        while not self.over.wait(0.1):
+            key, value = f"loss-{uuid.uuid4()}", str(self.done)
+            started = time.monotonic()
+            try:
+                written = client.post(f"{self.edge[self.mode]}/write/{key}", data=value, timeout=10)
+                read = client.get(f"{self.edge[self.mode]}/read/{key}", timeout=10)
+                if written.status_code != 200 or read.status_code != 200 or read.json()["value"] != value:
+                    self.failed.append(f"{written.status_code} {written.text} / {read.status_code} {read.text}")
+            except OSError as error:
+                self.failed.append(repr(error))
+            self.slowest = max(self.slowest, time.monotonic() - started)
+            self.done += 1
+
+
+def test_other_zones_go_on_without_any_one(lab, serving_name, repaired):
+    wait_until_ready(lab)
+    zone = lab.hosts[serving_name]["zone"]
+    clients = [Client(lab, edge, mode) for edge in lab.edges if edge["zone"] != zone for mode in ("cp", "ap")]
+    for client in clients:
+        client.start()
+    time.sleep(2)
+    before = [client.done for client in clients]
+    docker("kill", serving_name)
+    time.sleep(SECONDS_WITHOUT)
+    for client in clients:
+        client.over.set()
+        client.join(timeout=30)
+    for client, count in zip(clients, before, strict=True):
+        assert count > 5 and client.done - count > SECONDS_WITHOUT * 4, "the client did not get through enough requests"
+        assert not client.failed, client.failed[:3]
+        assert client.slowest < 3.0
+
+
+def test_playbook_names_the_host_that_is_down_and_finishes_the_others(lab, repaired):
+    down, *others = lab.serving
+    docker("kill", down)
+    done = subprocess.run(
+        [ROOT / ".venv/bin/ansible-playbook", "playbooks/site.yml", "-i", "inventories/lab"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 4, done.stdout[-3000:]
+    recap = {m[1]: m for m in re.finditer(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", done.stdout, re.M)}
+    assert recap[down][4] == "1"
+    for name in [*others, "lab-dr1", "lab-ops1"]:
+        assert (recap[name][3], recap[name][4], recap[name][5]) == ("0", "0", "0"), recap[name][0]
+    assert int(recap[others[0]][2]) > 50, "the others ran to the end"
+
+
+def test_lab_command_repairs_and_changes_nothing_else(lab):
+    docker("kill", lab.serving[-1])
+    started = time.monotonic()
+    done = subprocess.run([ROOT / "bin" / "lab"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "18 reads ok" in done.stdout
+    seconds = time.monotonic() - started
+    print(f"bin/lab with one host to bring back: {seconds:.0f} s")
+    assert seconds < 180
+
+
+def test_lab_command_on_a_lab_that_is_up_changes_nothing(lab):
+    started = time.monotonic()
+    done = subprocess.run([ROOT / "bin" / "lab"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "changed=0" in done.stdout
+    assert time.monotonic() - started < 90
