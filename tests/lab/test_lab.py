@@ -87,7 +87,9 @@ def test_secrets_are_made_once_strong_and_private(state):
     values = [(state / "secrets" / name).read_text() for name in secrets_files.PASSWORDS]
     assert len(set(values)) == len(values) and all(len(value) == 64 for value in values)
     assert all(place.stat().st_mode & 0o077 == 0 for place in first)
-    assert not any(token in first[state / "secrets/api_tokens.json"] for token in [(state / "tokens" / r).read_text() for r in secrets_files.ROLES])
+    assert not any(
+        token in first[state / "secrets/api_tokens.json"] for token in [(state / "tokens" / r).read_text() for r in secrets_files.ROLES]
+    )
 
 
 def test_address_prefix_is_chosen_once(state, monkeypatch):

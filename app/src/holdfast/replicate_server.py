@@ -63,9 +63,9 @@ def run(settings: Settings) -> int:
     watch = StalenessWatch(nodes, settings.local_node, settings.network_timeout_sec)
     watch.expose(metrics)
     replicator = Replicator(settings, nodes, metrics, audit)
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    # Blocked before any thread starts and waited for below: no handler runs, so none can meet a lock that is held.
+    endings = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, endings)
     _Server.address_family = socket.AF_INET6 if ":" in settings.listen.host else socket.AF_INET
     server = _Server((settings.listen.host, settings.listen.port), handler(metrics))
     nodes.start()
@@ -73,8 +73,7 @@ def run(settings: Settings) -> int:
     replicator.start()
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     logs.event(logs.LOG, 20, "REPLICATE_STARTED", local_node=settings.local_node)
-    while not ended.wait(1.0):
-        pass
+    signal.sigwait(endings)
     logs.event(logs.LOG, 20, "REPLICATE_STOPPING")
     replicator.stop()
     watch.stop()
