@@ -126,7 +126,10 @@ def ssh(rest: list[str]) -> int:
     lab = hosts.read_inventory()
     host = next((h for h in lab.hosts if rest and h.name == rest[0]), None)
     if host is None:
-        raise Problem(f"which host? {' '.join(rest[:1]) or 'none'} is not in the lab", f"bin/lab ssh HOST, with one of {', '.join(h.name for h in lab.hosts)}")
+        raise Problem(
+            f"which host? {' '.join(rest[:1]) or 'none'} is not in the lab",
+            f"bin/lab ssh HOST, with one of {', '.join(h.name for h in lab.hosts)}",
+        )
     sys.stdout.flush()
     return subprocess.call([*hosts.ssh_command(lab, host), *rest[1:]])
 

@@ -90,7 +90,10 @@ def owner() -> str:
 def make(report: Report, lab: Lab, image: str) -> str:
     """Have every host running, with our key in and its host key recorded; returns a note."""
     if (other := owner()) and other != str(paths.ROOT):
-        raise Problem(f"another lab is on this machine, made from {other}", f"use that one, or remove it: {other}/bin/lab down (or bin/lab down --any here)")
+        raise Problem(
+            f"another lab is on this machine, made from {other}",
+            f"use that one, or remove it: {other}/bin/lab down (or bin/lab down --any here)",
+        )
     _make_key(report)
     _make_network(report, lab)
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -103,7 +106,10 @@ def make(report: Report, lab: Lab, image: str) -> str:
 def _make_key(report: Report) -> None:
     paths.SSH_KEY.parent.mkdir(mode=0o700, exist_ok=True)
     if not paths.SSH_KEY.exists():
-        report.command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "holdfast-lab", "-f", str(paths.SSH_KEY)], cure="remove .lab/ssh and try again")
+        report.command(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "holdfast-lab", "-f", str(paths.SSH_KEY)],
+            cure="remove .lab/ssh and try again",
+        )
 
 
 def _make_network(report: Report, lab: Lab) -> None:
@@ -158,11 +164,22 @@ def _prepare_ssh(lab: Lab, host: Host) -> str:
             kind, key = done.stdout.split()[:2]
             return f"{host.name},{host.address} {kind} {key}\n"
         time.sleep(1)
-    raise Problem(f"the host {host.name} did not get its SSH server up", f"docker logs {host.name}; or bin/lab down, then bin/lab", done.stderr)
+    raise Problem(
+        f"the host {host.name} did not get its SSH server up", f"docker logs {host.name}; or bin/lab down, then bin/lab", done.stderr
+    )
 
 
 def ssh_command(lab: Lab, host: Host) -> list[str]:
-    return ["ssh", "-i", str(paths.SSH_KEY), "-o", f"UserKnownHostsFile={paths.KNOWN_HOSTS}", "-o", "IdentitiesOnly=yes", f"{lab.user}@{host.address}"]
+    return [
+        "ssh",
+        "-i",
+        str(paths.SSH_KEY),
+        "-o",
+        f"UserKnownHostsFile={paths.KNOWN_HOSTS}",
+        "-o",
+        "IdentitiesOnly=yes",
+        f"{lab.user}@{host.address}",
+    ]
 
 
 def remove(report: Report, any_owner: bool) -> str:

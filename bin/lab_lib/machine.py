@@ -86,7 +86,10 @@ def engine(report: Report) -> str:
         if engine_answers():
             return note
         time.sleep(0.5)
-    raise Problem("the Docker Engine does not answer after 60 s", f"see why in {ENGINE_LOG} or `journalctl -u docker`, then run the same command again")
+    raise Problem(
+        "the Docker Engine does not answer after 60 s",
+        f"see why in {ENGINE_LOG} or `journalctl -u docker`, then run the same command again",
+    )
 
 
 def stop_own_engine(report: Report) -> str:

@@ -55,7 +55,7 @@ def until(deadline: float, edge: Edge, mode: str, method: str, path: str, want: 
     said: object = "nothing"
     while True:
         try:
-            status, answer = ask(edge, mode, method, path, **options)  # type: ignore[arg-type]
+            status, answer = ask(edge, mode, method, path, **options)
             if status == 200 and (want is None or answer.get("value") == want):
                 return
             said = (status, answer)

@@ -20,7 +20,12 @@ def make() -> str:
     made = sum(_keep(paths.SECRETS / name) for name in PASSWORDS)
     made += sum(_keep(paths.TOKENS / role) for role in ROLES)
     hashed = [
-        {"name": f"lab-{role}", "role": role, "sha256": hashlib.sha256((paths.TOKENS / role).read_bytes()).hexdigest(), "rate_limit": "unlimited"}
+        {
+            "name": f"lab-{role}",
+            "role": role,
+            "sha256": hashlib.sha256((paths.TOKENS / role).read_bytes()).hexdigest(),
+            "rate_limit": "unlimited",
+        }
         for role in ROLES
     ]
     _keep_extra_ca()

@@ -28,7 +28,7 @@ class Watcher:
         self.failed: list[str] = []
 
     def line(self, text: str) -> None:
-        if text.startswith("PLAY [") or text.startswith("PLAY RECAP"):
+        if text.startswith(("PLAY [", "PLAY RECAP")):
             self._end_play()
             self.play = text[6 : text.rfind("]")] if text.startswith("PLAY [") else ""
         elif text.startswith(("TASK [", "RUNNING HANDLER [")):

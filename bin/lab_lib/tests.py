@@ -1,8 +1,8 @@
 """The stages of bin/test."""
 
-import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 from . import machine, paths, site
@@ -93,7 +93,7 @@ def _run(report: Report, step: Step, name: str) -> str:
             lines.append(line)
             step.say(line.strip()[:60])
 
-        code = report.stream(command, on_line, cwd=paths.ROOT, env=env, stdin=open(os.devnull))
+        code = report.stream(command, on_line, cwd=paths.ROOT, env=env, stdin=subprocess.DEVNULL)
         if name != "lint":
             counts += COUNTS.findall(lines[-1] if lines else "")
         if code != 0:

@@ -23,7 +23,9 @@ class Loader(yaml.SafeLoader):
     """PyYAML's safe loader; `!vault` and other tags become what they hold."""
 
 
-Loader.add_multi_constructor("!", lambda loader, _suffix, node: loader.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else None)
+Loader.add_multi_constructor(
+    "!", lambda loader, _suffix, node: loader.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else None
+)
 
 
 def load(path: Path) -> Any:

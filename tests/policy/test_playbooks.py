@@ -128,7 +128,9 @@ GOOD = {
   hosts: zones
 """,
 }
-GOOD["runbooks/open.yml"] = GOOD["runbooks/close.yml"].replace("runbooks/close.yml", "runbooks/open.yml").replace("open.yml\n#", "close.yml\n#")
+GOOD["runbooks/open.yml"] = (
+    GOOD["runbooks/close.yml"].replace("runbooks/close.yml", "runbooks/open.yml").replace("open.yml\n#", "close.yml\n#")
+)
 BREAKS: list[Break] = [
     (site_only_imports, "playbooks/site.yml", "zones.yml", "nothing.yml"),
     (site_only_imports, "playbooks/site.yml", "ansible.builtin.import_playbook: zones.yml", "hosts: all"),

@@ -76,7 +76,9 @@ def names_are_right(root: Path) -> list[str]:
             inner |= set(task.get("vars") or {}) | set(task.get("ansible.builtin.set_fact") or {})
         wrong += [f"{role.name}: {name} does not start with __{role.name}_" for name in inner if not name.startswith(f"__{role.name}_")]
         files = [path.stem for path in role.glob("tasks/*.yml")]
-        wrong += [f"{role.name}: {name} is not snake_case" for name in [role.name, *own, *inner, *files] if not re.fullmatch(r"[a-z_0-9]+", name)]
+        wrong += [
+            f"{role.name}: {name} is not snake_case" for name in [role.name, *own, *inner, *files] if not re.fullmatch(r"[a-z_0-9]+", name)
+        ]
     return wrong
 
 
@@ -141,11 +143,13 @@ def tasks_start_with_a_verb(root: Path) -> list[str]:
     wrong = []
     for role in roles(root):
         for path, task in role_tasks(role):
-            words = str(task.get("name", "")).split()
+            words = str(task.get("name", "")).replace(",", "").split()
             if len(words) < 2 or words[0] not in VERBS or (words[0], words[1]) in [("Find", "the"), ("Wait", "until")]:
                 wrong.append(f"{role.name}/{path.name}: {task.get('name')!r} does not start with one of {', '.join(VERBS)}")
         for path in role.glob("handlers/*.yml"):
-            wrong += [f"{role.name}: handler {t.get('name')!r}" for t in load(path) if not re.match(r"(Reload|Restart) \w", str(t.get("name")))]
+            wrong += [
+                f"{role.name}: handler {t.get('name')!r}" for t in load(path) if not re.match(r"(Reload|Restart) \w", str(t.get("name")))
+            ]
     return wrong
 
 

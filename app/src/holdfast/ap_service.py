@@ -174,8 +174,14 @@ class ApService:
         version, kind, value, now, sequence, peers = result.value
         guard = self._nodes.guards.known(node)
         return _Seen(
-            node, guard.incarnation if guard else "", version.decode(), kind.decode(), value.decode(),
-            int(now), int(sequence), parse_peers(peers),
+            node,
+            guard.incarnation if guard else "",
+            version.decode(),
+            kind.decode(),
+            value.decode(),
+            int(now),
+            int(sequence),
+            parse_peers(peers),
         )
 
     def _ask(self, node: str, script: scripts.Script, keys: list[str], args: list[Any], deadline: float) -> Result:

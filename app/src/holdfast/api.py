@@ -113,13 +113,22 @@ def _install_routes(app: Flask, runtime: Runtime) -> None:
         key = _key(1)
         if runtime.cp is not None:
             got = runtime.cp.read(key)
-            return _success(runtime, key, value=got.value, version=got.version, staleness_ms=0, stale=False,
-                            source="majority")
+            return _success(
+                runtime, key, value=got.value, version=got.version, staleness_ms=0, stale=False, source="majority"
+            )
         session, known = _session(runtime)
         answer = require_found(runtime.need_ap().read(key, session, known))
         extra = {} if answer.read_your_writes is None else {"read_your_writes": answer.read_your_writes}
-        return _success(runtime, key, value=answer.value, version=answer.version, staleness_ms=answer.staleness_ms,
-                        stale=answer.stale, source=answer.source, **extra)
+        return _success(
+            runtime,
+            key,
+            value=answer.value,
+            version=answer.version,
+            staleness_ms=answer.staleness_ms,
+            stale=answer.stale,
+            source=answer.source,
+            **extra,
+        )
 
     @app.post("/write", **options)
     def write() -> ResponseReturnValue:
@@ -286,6 +295,12 @@ def _audit(runtime: Runtime, operation: str, status: str, http_status: int) -> N
             status, f"{prefix}_ABORTED"
         )
     runtime.audit.record(
-        name, key=g.get("key"), client=limits.client_address(), actor=token.name if token is not None else None,
-        operation=operation, outcome=status, http_status=http_status, version=g.get("version"),
+        name,
+        key=g.get("key"),
+        client=limits.client_address(),
+        actor=token.name if token is not None else None,
+        operation=operation,
+        outcome=status,
+        http_status=http_status,
+        version=g.get("version"),
     )

@@ -92,14 +92,18 @@ class Bootstrap:
             report.messages.append(f"{', '.join(wrong)}: not the node NODES says, or one server twice; correct NODES")
         elif data:
             report.exit_code = DATA_WITHOUT_GUARD
-            report.messages.append(f"{', '.join(data)}: holds data but no guard; nothing was changed. Find out whose "
-                                   "data it is; empty the node if it is not wanted")
+            report.messages.append(
+                f"{', '.join(data)}: holds data but no guard; nothing was changed. Find out whose "
+                "data it is; empty the node if it is not wanted"
+            )
         elif guarded:
             self._stamp_late(report, blank)
         elif away:
             report.exit_code = UNREACHABLE_NODE
-            report.messages.append(f"{', '.join(away)}: unreachable and no other node has a guard; nothing was "
-                                   "changed. Bring it up and run this again")
+            report.messages.append(
+                f"{', '.join(away)}: unreachable and no other node has a guard; nothing was "
+                "changed. Bring it up and run this again"
+            )
         else:
             for name in blank:
                 self._stamp(report, name, MEMBER)
@@ -150,8 +154,16 @@ class Bootstrap:
         if report.check:
             seen.stamped = True
             return
-        args = [state, self._settings.region, name, 1, 1, secrets.token_hex(16), seen.run_id,
-                seen.clock_ms + STAMP_WITHIN_MS]
+        args = [
+            state,
+            self._settings.region,
+            name,
+            1,
+            1,
+            secrets.token_hex(16),
+            seen.run_id,
+            seen.clock_ms + STAMP_WITHIN_MS,
+        ]
         reply = self._ask(name, script_command, scripts.BOOTSTRAP_STAMP, [scripts.GUARD], args)
         if isinstance(reply, Failed):
             seen.state, seen.reason = "unreachable", reply.reason

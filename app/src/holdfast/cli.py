@@ -64,8 +64,10 @@ def _bootstrap(arguments: argparse.Namespace) -> int:
 def _hash_token(_arguments: argparse.Namespace) -> int:
     token = sys.stdin.read().strip()
     if len(token) < MIN_TOKEN:
-        print(f"holdfast: the token on stdin has fewer than {MIN_TOKEN} characters: make one with "
-              "openssl rand -hex 32", file=sys.stderr)
+        print(
+            f"holdfast: the token on stdin has fewer than {MIN_TOKEN} characters: make one with openssl rand -hex 32",
+            file=sys.stderr,
+        )
         return 2
     print(hash_token(token))
     return 0

@@ -97,9 +97,7 @@ class CpService:
         return None if len(voting) > len(self._nodes.names) // 2 else NoQuorum.code
 
     def _write(self, key: str, kind: str, value: str | None) -> CpAnswer:
-        decision = self._decide(
-            key, lambda epoch: Write(self._nodes.names, epoch, self._writers.next(), kind, value)
-        )
+        decision = self._decide(key, lambda epoch: Write(self._nodes.names, epoch, self._writers.next(), kind, value))
         if decision.verdict is Verdict.NO_QUORUM:
             raise NoQuorum(_explain("no majority of nodes answered; nothing was written", decision))
         if decision.verdict is Verdict.UNKNOWN:

@@ -31,8 +31,20 @@ MAX_BATCH_COMMANDS = 256
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 RECONNECT_MIN_SEC, RECONNECT_MAX_SEC = 0.05, 0.5
 #: Error replies that Redis gives before it runs anything: the command was surely not executed.
-_CERTAIN = ("LOADING", "MISCONF", "READONLY", "OOM", "NOPERM", "NOAUTH", "WRONGPASS", "MASTERDOWN", "BUSY", "NOSCRIPT",
-            "NOREPLICAS", "TRYAGAIN")
+_CERTAIN = (
+    "LOADING",
+    "MISCONF",
+    "READONLY",
+    "OOM",
+    "NOPERM",
+    "NOAUTH",
+    "WRONGPASS",
+    "MASTERDOWN",
+    "BUSY",
+    "NOSCRIPT",
+    "NOREPLICAS",
+    "TRYAGAIN",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +90,15 @@ def classify(problem: Exception) -> Failed:
     if isinstance(problem, AuthenticationError):
         return Failed("auth", True)
     # redis-py turns the code into a class for some errors and leaves it in the text for others.
-    name = {"BusyLoadingError": "LOADING", "ReadOnlyError": "READONLY", "OutOfMemoryError": "OOM",
-            "NoPermissionError": "NOPERM", "NoScriptError": "NOSCRIPT", "MasterDownError": "MASTERDOWN",
-            "TryAgainError": "TRYAGAIN"}.get(type(problem).__name__)
+    name = {
+        "BusyLoadingError": "LOADING",
+        "ReadOnlyError": "READONLY",
+        "OutOfMemoryError": "OOM",
+        "NoPermissionError": "NOPERM",
+        "NoScriptError": "NOSCRIPT",
+        "MasterDownError": "MASTERDOWN",
+        "TryAgainError": "TRYAGAIN",
+    }.get(type(problem).__name__)
     code = name or str(problem).partition(" ")[0]
     if code in _CERTAIN:
         return Failed(code.lower(), True)
@@ -237,16 +255,26 @@ class NodeLink:
 
     def _new_connection(self) -> Connection:
         options: dict[str, Any] = {
-            "host": self._address.host, "port": self._address.port,
-            "username": self._access.username, "password": self._access.password,
-            "socket_timeout": self._timeout, "socket_connect_timeout": self._timeout,
-            "retry": Retry(NoBackoff(), 0), "protocol": 2, "driver_info": None, "socket_keepalive": True,
+            "host": self._address.host,
+            "port": self._address.port,
+            "username": self._access.username,
+            "password": self._access.password,
+            "socket_timeout": self._timeout,
+            "socket_connect_timeout": self._timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+            "driver_info": None,
+            "socket_keepalive": True,
         }
         if not self._access.tls:
             return Connection(**options)
         return SSLConnection(
-            **options, ssl_cert_reqs="required", ssl_check_hostname=True, ssl_ca_certs=self._access.ca_file,
-            ssl_certfile=self._access.cert_file, ssl_keyfile=self._access.key_file,
+            **options,
+            ssl_cert_reqs="required",
+            ssl_check_hostname=True,
+            ssl_ca_certs=self._access.ca_file,
+            ssl_certfile=self._access.cert_file,
+            ssl_keyfile=self._access.key_file,
         )
 
     def _drop(self) -> None:

@@ -26,8 +26,11 @@ class Metrics:
             "app_requests_total", "Requests by outcome.", ["mode", "operation", "status"], registry=self.registry
         )
         self.latency = Histogram(
-            "app_request_latency_seconds", "Time to answer a request.", ["mode", "operation"],
-            buckets=BUCKETS, registry=self.registry,
+            "app_request_latency_seconds",
+            "Time to answer a request.",
+            ["mode", "operation"],
+            buckets=BUCKETS,
+            registry=self.registry,
         )
         self.connect_attempts = Counter(
             "db_connection_attempts_total", "Connections tried to a node.", ["node"], registry=self.registry

@@ -65,7 +65,10 @@ class Nodes:
         self._links: dict[str, NodeLink] = {}
         for name, address in settings.nodes.items():
             self.breakers[name] = Breaker(
-                settings.breaker_threshold, settings.breaker_window_sec, settings.breaker_probe_sec, now,
+                settings.breaker_threshold,
+                settings.breaker_window_sec,
+                settings.breaker_probe_sec,
+                now,
                 self._breaker_changed(name),
             )
             self._links[name] = NodeLink(
@@ -144,12 +147,24 @@ class Nodes:
         if self.guards.learn(node, guard):
             state = guard.state if guard is not None else "none"
             level = logging.INFO if self.guards.is_ours(node, guard) else logging.WARNING
-            event(LOG, level, "GUARD_SEEN", node=node, guard=state,
-                  region_epoch=guard.region_epoch if guard else None,
-                  membership_epoch=guard.membership_epoch if guard else None)
+            event(
+                LOG,
+                level,
+                "GUARD_SEEN",
+                node=node,
+                guard=state,
+                region_epoch=guard.region_epoch if guard else None,
+                membership_epoch=guard.membership_epoch if guard else None,
+            )
             if guard is not None and guard.node != node:
-                event(LOG, logging.ERROR, "NODE_MISMATCH", node=node, guard_of=guard.node,
-                      cure="NODES points two names at one server, or at the wrong one")
+                event(
+                    LOG,
+                    logging.ERROR,
+                    "NODE_MISMATCH",
+                    node=node,
+                    guard_of=guard.node,
+                    cure="NODES points two names at one server, or at the wrong one",
+                )
 
     def checked_age(self, node: str) -> float:
         """Seconds since the node last answered the monitor; infinite if it never did."""

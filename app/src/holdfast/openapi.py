@@ -7,10 +7,20 @@ from typing import Any
 from . import __version__
 from .errors import ALL_ERRORS
 
-_KEY = {"name": "key", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 512},
-        "description": "1 to 512 bytes of UTF-8 without control characters; a slash is written %2F"}
-_SESSION = {"name": "X-Session-Token", "in": "header", "required": False, "schema": {"type": "string"},
-            "description": "AP: the token of an earlier write"}
+_KEY = {
+    "name": "key",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 512},
+    "description": "1 to 512 bytes of UTF-8 without control characters; a slash is written %2F",
+}
+_SESSION = {
+    "name": "X-Session-Token",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "AP: the token of an earlier write",
+}
 
 
 def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
@@ -43,13 +53,21 @@ def document(mode: str) -> dict[str, Any]:
     session = [_SESSION] if mode == "ap" else []
 
     def write(summary: str, parameters: list[Any]) -> dict[str, Any]:
-        return {"summary": summary, "security": secured, "parameters": [*parameters, *session],
-                "responses": {"200": {"description": "done", "content": _content("Written")}, **_errors(*writing)}}
+        return {
+            "summary": summary,
+            "security": secured,
+            "parameters": [*parameters, *session],
+            "responses": {"200": {"description": "done", "content": _content("Written")}, **_errors(*writing)},
+        }
 
     value = {"name": "value", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     body = {"required": True, "content": {"text/plain": {"schema": {"type": "string"}}}}
-    read = {"summary": "Read a key", "security": secured, "parameters": [_KEY, *session],
-            "responses": {"200": {"description": "the value", "content": _content("Value")}, **_errors(*common)}}
+    read = {
+        "summary": "Read a key",
+        "security": secured,
+        "parameters": [_KEY, *session],
+        "responses": {"200": {"description": "the value", "content": _content("Value")}, **_errors(*common)},
+    }
     plain = {"200": {"description": "ok", "content": {"application/json": {"schema": {"type": "object"}}}}}
     return {
         "openapi": "3.1.0",
@@ -61,14 +79,32 @@ def document(mode: str) -> dict[str, Any]:
                 "delete": write("Delete a key", [_KEY]),
             },
             "/read/{key}": {"get": read},
-            "/health": {"get": {"summary": "Ready: can this instance keep its promise now", "responses": {
-                **plain, "503": {"description": "not ready; `reason` says why", "content": _content("NotReady")}}}},
+            "/health": {
+                "get": {
+                    "summary": "Ready: can this instance keep its promise now",
+                    "responses": {
+                        **plain,
+                        "503": {"description": "not ready; `reason` says why", "content": _content("NotReady")},
+                    },
+                }
+            },
             "/health/live": {"get": {"summary": "The process runs", "responses": plain}},
-            "/metrics": {"get": {"summary": "Prometheus", "responses": {
-                "200": {"description": "metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}}}},
+            "/metrics": {
+                "get": {
+                    "summary": "Prometheus",
+                    "responses": {
+                        "200": {"description": "metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}
+                    },
+                }
+            },
             "/circuit-breaker": {"get": {"summary": "Breakers, per node", "responses": plain}},
-            "/openapi.json": {"get": {"summary": "This document", "security": secured, "responses": {
-                **plain, **_errors("unauthorized", "forbidden", "rate_limited")}}},
+            "/openapi.json": {
+                "get": {
+                    "summary": "This document",
+                    "security": secured,
+                    "responses": {**plain, **_errors("unauthorized", "forbidden", "rate_limited")},
+                }
+            },
         },
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -80,16 +116,35 @@ def document(mode: str) -> dict[str, Any]:
 def _schemas(mode: str) -> dict[str, Any]:
     text, flag = {"type": "string"}, {"type": "boolean"}
     head = {"mode": {"const": mode}, "key": text, "version": text}
-    value = _object({"status": {"const": "SUCCESS"}, **head, "value": text,
-                     "staleness_ms": {"type": ["integer", "null"]}, "stale": flag, "source": text})
+    value = _object(
+        {
+            "status": {"const": "SUCCESS"},
+            **head,
+            "value": text,
+            "staleness_ms": {"type": ["integer", "null"]},
+            "stale": flag,
+            "source": text,
+        }
+    )
     if mode == "ap":
         value["properties"]["read_your_writes"] = flag
     codes = [e.code for e in ALL_ERRORS]
     return {
         "Written": _object({"status": {"const": "SUCCESS"}, **head, "acks": {"type": "array", "items": text}}),
         "Value": value,
-        "Failure": _object({"status": {"const": "FAILURE"}, "mode": {"const": mode},
-                            "error": _object({"code": {"enum": codes}, "message": text})}),
-        "NotReady": _object({"status": {"const": "NOT_READY"}, "mode": {"const": mode}, "zone": text, "reason": {
-            "enum": ["draining", "fenced", "no_quorum" if mode == "cp" else "unavailable"]}}),
+        "Failure": _object(
+            {
+                "status": {"const": "FAILURE"},
+                "mode": {"const": mode},
+                "error": _object({"code": {"enum": codes}, "message": text}),
+            }
+        ),
+        "NotReady": _object(
+            {
+                "status": {"const": "NOT_READY"},
+                "mode": {"const": mode},
+                "zone": text,
+                "reason": {"enum": ["draining", "fenced", "no_quorum" if mode == "cp" else "unavailable"]},
+            }
+        ),
     }

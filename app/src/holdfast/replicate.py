@@ -122,8 +122,14 @@ class Puller:
         """Apply ``rows`` (key, version, kind, value, prev); ``position`` None: a page of a full merge."""
         keys: list[Any] = [scripts.GUARD, scripts.PEERS, scripts.AP_STATE, scripts.PARKED]
         keys += [b"ap:" + row[0] for row in rows]
-        args: list[Any] = [*guard.expectation(*_ADMITTED), self.origin, "*" if position is None else expected,
-                           str(position or ""), self._drift, len(rows)]
+        args: list[Any] = [
+            *guard.expectation(*_ADMITTED),
+            self.origin,
+            "*" if position is None else expected,
+            str(position or ""),
+            self._drift,
+            len(rows),
+        ]
         for row in rows:
             args += row
         reply = self._ask(self._local, scripts.AP_APPLY, keys, args)

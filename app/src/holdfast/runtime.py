@@ -34,7 +34,10 @@ class Runtime:
             self.cp = CpService(self.nodes, settings.network_timeout_sec)
         else:
             self.ap = ApService(
-                self.nodes, settings.local_node, settings.network_timeout_sec, settings.max_staleness_ms,
+                self.nodes,
+                settings.local_node,
+                settings.network_timeout_sec,
+                settings.max_staleness_ms,
                 settings.max_clock_drift_ms,
             )
             self._staleness = StalenessWatch(self.nodes, settings.local_node, settings.network_timeout_sec)
@@ -78,10 +81,12 @@ def connection_counter(metrics: Metrics) -> Callable[[str, bool], None]:
 
 def expose_nodes(metrics: Metrics, nodes: Nodes) -> None:
     metrics.per_node(
-        "circuit_breaker_state", "0 closed, 1 half open, 2 open.",
+        "circuit_breaker_state",
+        "0 closed, 1 half open, 2 open.",
         lambda: {n: float(b.state) for n, b in nodes.breakers.items()},
     )
     metrics.per_node(
-        "node_voting", "1 if the node's guard lets its answers count here.",
+        "node_voting",
+        "1 if the node's guard lets its answers count here.",
         lambda: {n: float(nodes.guards.usable(n) is not None) for n in nodes.names},
     )

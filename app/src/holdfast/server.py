@@ -62,8 +62,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         else:
             logs.event(logs.LOG, logging.INFO, "BAD_REQUEST", problem=type(exc).__name__)
         body = json.dumps(failure(self.app.settings.mode, error)).encode()
-        head = (f"HTTP/1.1 {error.status} {type(error).__name__}\r\nConnection: close\r\n"
-                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n")
+        head = (
+            f"HTTP/1.1 {error.status} {type(error).__name__}\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         try:
             client.sendall(head.encode() + body)
         except OSError:

@@ -158,8 +158,10 @@ def parse_nodes(text: str) -> dict[str, Address]:
     by_address: dict[Address, str] = {}
     for name, where in nodes.items():
         if where in by_address:
-            raise SettingsError(f"NODES gives {by_address[where]} and {name} the same address {where}: "
-                                "two names of one server would be a false majority")
+            raise SettingsError(
+                f"NODES gives {by_address[where]} and {name} the same address {where}: "
+                "two names of one server would be a false majority"
+            )
         by_address[where] = name
     return nodes
 
@@ -172,8 +174,10 @@ def read_secret(directory: str, name: str, min_length: int, cure: str) -> str:
     except FileNotFoundError:
         raise SettingsError(f"secret {name} is missing: put it into {path}; {cure}") from None
     except (OSError, UnicodeDecodeError) as problem:
-        raise SettingsError(f"secret {name} cannot be read ({type(problem).__name__}): make {path} readable text "
-                            "for the user this process runs as") from None
+        raise SettingsError(
+            f"secret {name} cannot be read ({type(problem).__name__}): make {path} readable text "
+            "for the user this process runs as"
+        ) from None
     if not value:
         raise SettingsError(f"secret {name} is empty: {cure}")
     if _PLACEHOLDER.fullmatch(value):
@@ -228,16 +232,22 @@ def _readable_file(env: _Env, name: str) -> str:
     try:
         Path(path).read_bytes()
     except OSError as problem:
-        raise SettingsError(f"{name} points at {path}, which cannot be read ({type(problem).__name__}): "
-                            "mount the file readable for the user this process runs as") from None
+        raise SettingsError(
+            f"{name} points at {path}, which cannot be read ({type(problem).__name__}): "
+            "mount the file readable for the user this process runs as"
+        ) from None
     return path
 
 
 def load_redis(environ: Mapping[str, str]) -> RedisAccess:
     env = _Env(environ)
     tls = env.switch("REDIS_TLS", "on")
-    password = read_secret(env.text("SECRETS_DIR", "/run/secrets"), "redis_password", MIN_PASSWORD,
-                           "generate one with: openssl rand -hex 32")
+    password = read_secret(
+        env.text("SECRETS_DIR", "/run/secrets"),
+        "redis_password",
+        MIN_PASSWORD,
+        "generate one with: openssl rand -hex 32",
+    )
     files = [_readable_file(env, f"REDIS_TLS_{part}_FILE") if tls else "" for part in ("CA", "CERT", "KEY")]
     return RedisAccess(env.text("REDIS_USERNAME", "service"), password, tls, *files)
 

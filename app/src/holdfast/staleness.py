@@ -56,11 +56,13 @@ class StalenessWatch:
     def expose(self, metrics: Metrics) -> None:
         """Register the series: the lag is NaN while unknown, never 0."""
         metrics.per_node(
-            "data_staleness_ms", "Time since this zone was last known to be caught up with the node.",
+            "data_staleness_ms",
+            "Time since this zone was last known to be caught up with the node.",
             lambda: {n: math.nan if lag is None else float(lag) for n, lag in self.lags().items()},
         )
         metrics.per_node(
-            "data_staleness_known", "1 if data_staleness_ms is known.",
+            "data_staleness_known",
+            "1 if data_staleness_ms is known.",
             lambda: {n: float(lag is not None) for n, lag in self.lags().items()},
         )
         metrics.gauge(

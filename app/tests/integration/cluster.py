@@ -26,9 +26,13 @@ from redis.retry import Retry
 SRC = Path(__file__).resolve().parents[2] / "src"
 PASSWORD = "a-long-enough-node-password"
 SECRET_KEY = "0123456789abcdef0123456789abcdef"
-TOKENS = {"reader": "reader-token-000001", "writer": "writer-token-000001", "boss": "boss-token-00000001",
-          "slow": "slow-token-00000001"}
-ACL_LINE = (Path(__file__).resolve().parents[2] / "README.md")
+TOKENS = {
+    "reader": "reader-token-000001",
+    "writer": "writer-token-000001",
+    "boss": "boss-token-00000001",
+    "slow": "slow-token-00000001",
+}
+ACL_LINE = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def service_acl() -> str:
@@ -75,16 +79,30 @@ class Node:
     def start(self, wait: bool = True) -> None:
         acl = self.directory / "users.acl"
         digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
-        acl.write_text(f"user default off\n{service_acl().replace('<sha256>', digest)}\n"
-                       f"user tester on >{PASSWORD} ~* &* +@all\n")
+        acl.write_text(
+            f"user default off\n{service_acl().replace('<sha256>', digest)}\nuser tester on >{PASSWORD} ~* &* +@all\n"
+        )
         (self.directory / "data").mkdir(exist_ok=True)
         config = [
-            f"aclfile {acl}", f"dir {self.directory / 'data'}", "bind 127.0.0.1", "daemonize no", "save ''",
-            "appendonly yes", "appendfsync always", "aof-load-truncated no", "maxmemory-policy noeviction",
+            f"aclfile {acl}",
+            f"dir {self.directory / 'data'}",
+            "bind 127.0.0.1",
+            "daemonize no",
+            "save ''",
+            "appendonly yes",
+            "appendfsync always",
+            "aof-load-truncated no",
+            "maxmemory-policy noeviction",
         ]
         if self.tls:
-            config += ["port 0", f"tls-port {self.port}", f"tls-cert-file {self.tls.cert}",
-                       f"tls-key-file {self.tls.key}", f"tls-ca-cert-file {self.tls.ca}", "tls-auth-clients yes"]
+            config += [
+                "port 0",
+                f"tls-port {self.port}",
+                f"tls-cert-file {self.tls.cert}",
+                f"tls-key-file {self.tls.key}",
+                f"tls-ca-cert-file {self.tls.ca}",
+                "tls-auth-clients yes",
+            ]
         else:
             config += [f"port {self.port}"]
         path = self.directory / "redis.conf"
@@ -106,10 +124,22 @@ class Node:
     def client(self) -> redis.Redis:
         options: dict[str, Any] = {}
         if self.tls:
-            options = {"ssl": True, "ssl_ca_certs": str(self.tls.ca), "ssl_certfile": str(self.tls.cert),
-                       "ssl_keyfile": str(self.tls.key)}
-        return redis.Redis("127.0.0.1", self.port, username="tester", password=PASSWORD, socket_timeout=2,
-                           retry=Retry(NoBackoff(), 0), protocol=2, **options)
+            options = {
+                "ssl": True,
+                "ssl_ca_certs": str(self.tls.ca),
+                "ssl_certfile": str(self.tls.cert),
+                "ssl_keyfile": str(self.tls.key),
+            }
+        return redis.Redis(
+            "127.0.0.1",
+            self.port,
+            username="tester",
+            password=PASSWORD,
+            socket_timeout=2,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            **options,
+        )
 
     def signal(self, number: int) -> None:
         assert self.process is not None
@@ -147,8 +177,9 @@ class App:
     def __init__(self, command: str, env: dict[str, str], log: Path) -> None:
         self.port = int(env["LISTEN"].rpartition(":")[2])
         self.log = log
-        self.process = subprocess.Popen([sys.executable, "-m", "holdfast", command], env=env, stdout=log.open("ab"),
-                                        stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "holdfast", command], env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT
+        )
         wait_for(f"{command} is live", self._live, 15)
 
     def _live(self) -> bool:
@@ -158,8 +189,14 @@ class App:
         except OSError:
             return False
 
-    def request(self, method: str, path: str, body: bytes | None = None, token: str | None = "boss",
-                headers: dict[str, str] | None = None) -> Reply:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        token: str | None = "boss",
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
         send = dict(headers or {})
         if token is not None:
             send["Authorization"] = f"Bearer {TOKENS.get(token, token)}"
@@ -222,10 +259,19 @@ class Cluster:
         (secrets / "redis_password").write_text(PASSWORD + "\n")
         roles = {"reader": "read", "writer": "write", "boss": "admin", "slow": "write"}
         rates = {"boss": "unlimited", "slow": "3 per minute"}
-        (secrets / "api_tokens").write_text(json.dumps([
-            {"name": n, "role": r, "sha256": hashlib.sha256(TOKENS[n].encode()).hexdigest(),
-             **({"rate_limit": rates[n]} if n in rates else {})} for n, r in roles.items()
-        ]))
+        (secrets / "api_tokens").write_text(
+            json.dumps(
+                [
+                    {
+                        "name": n,
+                        "role": r,
+                        "sha256": hashlib.sha256(TOKENS[n].encode()).hexdigest(),
+                        **({"rate_limit": rates[n]} if n in rates else {}),
+                    }
+                    for n, r in roles.items()
+                ]
+            )
+        )
         self.secrets = secrets
 
     def start(self) -> None:
@@ -247,15 +293,25 @@ class Cluster:
 
     def env(self, mode: str, local: str = "db_g1", **extra: str) -> dict[str, str]:
         env = {
-            "PATH": os.environ["PATH"], "PYTHONPATH": str(SRC), "APP_MODE": mode, "LISTEN": f"127.0.0.1:{free_port()}",
-            "REGION": "lab", "ZONE": local.replace("db_g", "zone"), "LOCAL_NODE": local,
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(SRC),
+            "APP_MODE": mode,
+            "LISTEN": f"127.0.0.1:{free_port()}",
+            "REGION": "lab",
+            "ZONE": local.replace("db_g", "zone"),
+            "LOCAL_NODE": local,
             "NODES": ",".join(f"{n}=127.0.0.1:{node.port}" for n, node in self.nodes.items()),
-            "SECRETS_DIR": str(self.secrets), "REDIS_TLS": "on" if self.tls else "off", "DRAIN_SEC": "0",
+            "SECRETS_DIR": str(self.secrets),
+            "REDIS_TLS": "on" if self.tls else "off",
+            "DRAIN_SEC": "0",
             "CIRCUIT_BREAKER_PROBE_SEC": "0.3",
         }
         if self.tls:
-            env |= {"REDIS_TLS_CA_FILE": str(self.tls.ca), "REDIS_TLS_CERT_FILE": str(self.tls.cert),
-                    "REDIS_TLS_KEY_FILE": str(self.tls.key)}
+            env |= {
+                "REDIS_TLS_CA_FILE": str(self.tls.ca),
+                "REDIS_TLS_CERT_FILE": str(self.tls.cert),
+                "REDIS_TLS_KEY_FILE": str(self.tls.key),
+            }
         return env | extra
 
     def run(self, command: str, mode: str = "cp", local: str = "db_g1", **extra: str) -> App:
@@ -265,6 +321,11 @@ class Cluster:
         return app
 
     def bootstrap(self, *arguments: str, **extra: str) -> tuple[int, dict[str, Any]]:
-        done = subprocess.run([sys.executable, "-m", "holdfast", "bootstrap", *arguments],
-                              env=self.env("cp", **extra), capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            [sys.executable, "-m", "holdfast", "bootstrap", *arguments],
+            env=self.env("cp", **extra),
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
         return done.returncode, json.loads(done.stdout) if done.stdout else {"error": done.stderr}

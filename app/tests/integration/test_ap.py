@@ -177,8 +177,10 @@ def test_session_token_across_zones(cluster: Cluster) -> None:
     assert answer["read_your_writes"] is True
     there.write("k2", "x")
     cluster.nodes["db_g1"].kill()
-    wait_for("origin away", lambda: there.read("k2", headers={"X-Session-Token": token}).json.get("read_your_writes")
-             is False)
+    wait_for(
+        "origin away",
+        lambda: there.read("k2", headers={"X-Session-Token": token}).json.get("read_your_writes") is False,
+    )
 
 
 @pytest.mark.parametrize("state", ["recovering", "fenced"])

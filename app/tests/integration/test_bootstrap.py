@@ -76,8 +76,10 @@ def test_one_server_under_two_names(blank: Cluster) -> None:
 
 def test_a_node_of_another_name(blank: Cluster) -> None:
     blank.bootstrap()
-    swapped = (f"db_g1=127.0.0.1:{blank.nodes['db_g2'].port},db_g2=127.0.0.1:{blank.nodes['db_g1'].port},"
-               f"db_g3=127.0.0.1:{blank.nodes['db_g3'].port}")
+    swapped = (
+        f"db_g1=127.0.0.1:{blank.nodes['db_g2'].port},db_g2=127.0.0.1:{blank.nodes['db_g1'].port},"
+        f"db_g3=127.0.0.1:{blank.nodes['db_g3'].port}"
+    )
     code, report = blank.bootstrap(NODES=swapped)
     assert (code, states(report)) == (5, ["foreign", "foreign", "member"])
 
@@ -94,8 +96,12 @@ def test_wrong_password_and_missing_settings_are_told_apart(blank: Cluster) -> N
     code, report = blank.bootstrap()
     assert code == 3
     assert report["nodes"]["db_g1"]["reason"] == "auth"
-    done = subprocess.run([sys.executable, "-m", "holdfast", "bootstrap"], env=blank.env("cp") | {"REGION": ""},
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", "bootstrap"],
+        env=blank.env("cp") | {"REGION": ""},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2
     assert "REGION" in done.stderr
     assert not done.stdout or json.loads(done.stdout)

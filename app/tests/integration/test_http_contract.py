@@ -90,9 +90,14 @@ def test_bad_input(
 
 
 @pytest.mark.parametrize(
-    "raw", [b"NONSENSE\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /read/\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
-            b"POST /write/a HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-            b"POST /write/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]
+    "raw",
+    [
+        b"NONSENSE\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /read/\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /write/a HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /write/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
 )
 def test_broken_http_gets_a_json_error(app: App, raw: bytes) -> None:
     with socket.create_connection(("127.0.0.1", app.port), timeout=5) as connection:
@@ -109,9 +114,11 @@ def test_the_largest_value_and_a_chunked_body(app: App) -> None:
     assert app.write("large", value).status == 200
     assert app.read("large").json["value"] == value
     with socket.create_connection(("127.0.0.1", app.port), timeout=5) as connection:
-        connection.sendall(b"POST /write/chunked HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-                           b"Authorization: Bearer boss-token-00000001\r\nTransfer-Encoding: chunked\r\n\r\n"
-                           b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+        connection.sendall(
+            b"POST /write/chunked HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b"Authorization: Bearer boss-token-00000001\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+        )
         assert b" 200 " in connection.makefile("rb").readline()
     assert app.read("chunked").json["value"] == "abcde"
 

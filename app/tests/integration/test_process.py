@@ -49,8 +49,13 @@ def test_a_running_request_is_finished(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("APP_MODE", "xy"), ("NODES", ""), ("LOCAL_NODE", "db_g7")])
 def test_serve_refuses_bad_settings_with_one_line(shared: Cluster, name: str, value: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "holdfast", "serve"], env=shared.env("ap") | {name: value},
-                          capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", "serve"],
+        env=shared.env("ap") | {name: value},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
     assert done.returncode == 2
     assert name in done.stderr
     assert done.stderr.count("\n") == 1
@@ -70,19 +75,65 @@ def openssl(*arguments: str) -> None:
 
 def certificate(root: Path, ca: Path, name: str, san: str) -> tuple[Path, Path]:
     key, request, cert, ext = (root / f"{name}.{s}" for s in ("key", "csr", "crt", "ext"))
-    ext.write_text(f"subjectAltName={san}\nbasicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
-                   "extendedKeyUsage=serverAuth,clientAuth\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
-    openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(key),
-            "-out", str(request), "-subj", f"/CN={name}")
-    openssl("x509", "-req", "-in", str(request), "-CA", str(ca.with_suffix(".crt")), "-CAkey",
-            str(ca.with_suffix(".key")), "-CAcreateserial", "-days", "2", "-extfile", str(ext), "-out", str(cert))
+    ext.write_text(
+        f"subjectAltName={san}\nbasicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
+        "extendedKeyUsage=serverAuth,clientAuth\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+    )
+    openssl(
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        str(key),
+        "-out",
+        str(request),
+        "-subj",
+        f"/CN={name}",
+    )
+    openssl(
+        "x509",
+        "-req",
+        "-in",
+        str(request),
+        "-CA",
+        str(ca.with_suffix(".crt")),
+        "-CAkey",
+        str(ca.with_suffix(".key")),
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-extfile",
+        str(ext),
+        "-out",
+        str(cert),
+    )
     return cert, key
 
 
 def authority(root: Path, name: str) -> Path:
-    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-keyout",
-            str(root / f"{name}.key"), "-out", str(root / f"{name}.crt"), "-subj", f"/CN={name}",
-            "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    openssl(
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+        "-keyout",
+        str(root / f"{name}.key"),
+        "-out",
+        str(root / f"{name}.crt"),
+        "-subj",
+        f"/CN={name}",
+        "-addext",
+        "keyUsage=critical,keyCertSign,cRLSign",
+    )
     return root / name
 
 

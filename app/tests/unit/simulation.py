@@ -62,8 +62,11 @@ class Simulation:
         def go() -> None:
             if left:
                 writes = self.random.random() < 0.4
-                self.operation(f"c{number}.{left}", writes, lambda: self.at(self.random.expovariate(0.5),
-                                                                           self.client(number, left - 1)))
+                self.operation(
+                    f"c{number}.{left}",
+                    writes,
+                    lambda: self.at(self.random.expovariate(0.5), self.client(number, left - 1)),
+                )
 
         return go
 
@@ -102,8 +105,11 @@ class Simulation:
         def dispatch(send: Send) -> None:
             for node in send.to:
                 for _copy in range(2 if self.random.random() < 0.05 else 1):
-                    self.travel(lambda n=node: self.execute(n, send.request, lambda r, n=n: self.travel(
-                        lambda: deliver(n, send.phase, r))))
+                    self.travel(
+                        lambda n=node: self.execute(
+                            n, send.request, lambda r, n=n: self.travel(lambda: deliver(n, send.phase, r))
+                        )
+                    )
 
         def expire() -> None:
             operation.on_deadline()

@@ -54,8 +54,13 @@ def test_one_trial_per_probe_interval_decides() -> None:
     breaker.record_trial(True, 5.3)
     assert breaker.state is State.CLOSED
     assert breaker.status(5.3).calls == 0
-    assert changes == [(State.CLOSED, State.OPEN), (State.OPEN, State.HALF_OPEN), (State.HALF_OPEN, State.OPEN),
-                       (State.OPEN, State.HALF_OPEN), (State.HALF_OPEN, State.CLOSED)]
+    assert changes == [
+        (State.CLOSED, State.OPEN),
+        (State.OPEN, State.HALF_OPEN),
+        (State.HALF_OPEN, State.OPEN),
+        (State.OPEN, State.HALF_OPEN),
+        (State.HALF_OPEN, State.CLOSED),
+    ]
 
 
 def test_late_outcomes_of_ordinary_calls_do_not_move_an_open_breaker() -> None:

@@ -19,8 +19,15 @@ def env(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "secret_key").write_text("0123456789abcdef" * 2 + "\n")
     (tmp_path / "redis_password").write_text("0123456789abcdef\n")
     (tmp_path / "api_tokens").write_text(json.dumps([TOKEN]))
-    return {"APP_MODE": "ap", "REGION": "lab", "ZONE": "z1", "NODES": "db_g1=h1:6379, db_g2=h2:6379",
-            "LOCAL_NODE": "db_g2", "SECRETS_DIR": str(tmp_path), "REDIS_TLS": "off"}
+    return {
+        "APP_MODE": "ap",
+        "REGION": "lab",
+        "ZONE": "z1",
+        "NODES": "db_g1=h1:6379, db_g2=h2:6379",
+        "LOCAL_NODE": "db_g2",
+        "SECRETS_DIR": str(tmp_path),
+        "REDIS_TLS": "off",
+    }
 
 
 def test_defaults(env: dict[str, str]) -> None:
@@ -35,12 +42,28 @@ def test_defaults(env: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("APP_MODE", ""), ("APP_MODE", "both"), ("REGION", ""), ("ZONE", "a b"), ("NODES", ""), ("NODES", "db_g1"),
-        ("NODES", "db_g1=h:1,db_g1=h:2"), ("NODES", "db_g1=h:1,db_g2=h:1"), ("NODES", "db_g1=h:99999"),
-        ("LOCAL_NODE", ""), ("LOCAL_NODE", "db_g9"), ("LISTEN", "8000"), ("NETWORK_TIMEOUT_SEC", "soon"),
-        ("NETWORK_TIMEOUT_SEC", "0"), ("NETWORK_TIMEOUT_SEC", "nan"), ("THREADS", "1.5"), ("MAX_VALUE_BYTES", "-1"),
+        ("APP_MODE", ""),
+        ("APP_MODE", "both"),
+        ("REGION", ""),
+        ("ZONE", "a b"),
+        ("NODES", ""),
+        ("NODES", "db_g1"),
+        ("NODES", "db_g1=h:1,db_g1=h:2"),
+        ("NODES", "db_g1=h:1,db_g2=h:1"),
+        ("NODES", "db_g1=h:99999"),
+        ("LOCAL_NODE", ""),
+        ("LOCAL_NODE", "db_g9"),
+        ("LISTEN", "8000"),
+        ("NETWORK_TIMEOUT_SEC", "soon"),
+        ("NETWORK_TIMEOUT_SEC", "0"),
+        ("NETWORK_TIMEOUT_SEC", "nan"),
+        ("THREADS", "1.5"),
+        ("MAX_VALUE_BYTES", "-1"),
         ("LOG_LEVEL", "LOUD"),
-        ("RATE_LIMITS", "many"), ("REDIS_TLS", "yes"), ("REDIS_TLS", "on"), ("AUDIT_PSEUDONYMISE", "1"),
+        ("RATE_LIMITS", "many"),
+        ("REDIS_TLS", "yes"),
+        ("REDIS_TLS", "on"),
+        ("AUDIT_PSEUDONYMISE", "1"),
     ],
 )
 def test_a_bad_setting_is_named(env: dict[str, str], name: str, value: str) -> None:
@@ -69,8 +92,14 @@ def test_a_missing_or_placeholder_secret_is_named_and_not_shown(
 @pytest.mark.parametrize(
     "tokens",
     [
-        "{}", "[]", "[1]", json.dumps([{**TOKEN, "role": "root"}]), json.dumps([{**TOKEN, "sha256": "A" * 64}]),
-        json.dumps([{**TOKEN, "name": ""}]), json.dumps([TOKEN, TOKEN]), json.dumps([{**TOKEN, "rate_limit": "fast"}]),
+        "{}",
+        "[]",
+        "[1]",
+        json.dumps([{**TOKEN, "role": "root"}]),
+        json.dumps([{**TOKEN, "sha256": "A" * 64}]),
+        json.dumps([{**TOKEN, "name": ""}]),
+        json.dumps([TOKEN, TOKEN]),
+        json.dumps([{**TOKEN, "rate_limit": "fast"}]),
         json.dumps([{**TOKEN, "tokne": 1}]),
     ],
 )

@@ -55,7 +55,8 @@ class Client(threading.Thread):
             started = time.monotonic()
             try:
                 written = client.post(f"{self.edge[self.mode]}/write/{key}", data=value, timeout=10)
-                read = client.get(f"{self.edge[self.mode]}/read/{key}", timeout=10)
+                session = {name: value for name, value in written.headers.items() if name == "X-Session-Token"}
+                read = client.get(f"{self.edge[self.mode]}/read/{key}", headers=session, timeout=10)
                 if written.status_code != 200 or read.status_code != 200 or read.json()["value"] != value:
                     self.failed.append(f"{written.status_code} {written.text} / {read.status_code} {read.text}")
             except OSError as error:
