@@ -1,5 +1,6 @@
 """The commands of bin/lab."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -58,7 +59,18 @@ def create(_: list[str]) -> int:
 
 def _checked_report(name: str, steps: int) -> Report:
     machine.check()
+    _lock()
     return Report(name, steps)
+
+
+def _lock() -> None:
+    """One bin/lab at a time: two would make the same containers. The lock ends with the process, however it ends."""
+    paths.STATE.mkdir(exist_ok=True)
+    descriptor = os.open(paths.STATE / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Problem("another bin/lab is at work in this checkout", "wait until it is done; .lab/log shows what it does") from None
 
 
 def _create(report: Report) -> hosts.Lab:
@@ -137,6 +149,7 @@ def ssh(rest: list[str]) -> int:
 def down(rest: list[str]) -> int:
     if os.geteuid() != 0:
         raise Problem("bin/lab down removes containers, and that needs root", "sudo bin/lab down")
+    _lock()
     report = Report("down", 3)
     try:
         with report.step("Remove hosts, volumes and network") as step:
