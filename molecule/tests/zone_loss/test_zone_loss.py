@@ -1,5 +1,6 @@
 """Losing any one zone's host: what the clients of the other zones see, and what the operator's commands say."""
 
+import os
 import re
 import subprocess
 import threading
@@ -11,6 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 SECONDS_WITHOUT = 6
+
+
+# Molecule sets Ansible up for itself; the commands under test shall run as a user's would.
+USERS_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
 
 
 def docker(*arguments: str) -> None:
@@ -31,7 +36,9 @@ def wait_until_ready(lab) -> None:
         for mode in ("cp", "ap"):
             while True:
                 try:
-                    if lab.client(None).get(f"{edge[mode]}/health", timeout=5).status_code == 200:
+                    answer = lab.client(None).get(f"{edge[mode]}/health", timeout=5)
+                    # Another zone's answer, handed over by this edge, does not count.
+                    if answer.status_code == 200 and answer.json()["zone"] == edge["zone"]:
                         break
                 except OSError:
                     pass
@@ -88,7 +95,11 @@ def test_playbook_names_the_host_that_is_down_and_finishes_the_others(lab, repai
     down, *others = lab.serving
     docker("kill", down)
     done = subprocess.run(
-        [ROOT / ".venv/bin/ansible-playbook", "playbooks/site.yml", "-i", "inventories/lab"], cwd=ROOT, capture_output=True, text=True
+        [ROOT / ".venv/bin/ansible-playbook", "playbooks/site.yml", "-i", "inventories/lab"],
+        cwd=ROOT,
+        env=USERS_ENVIRONMENT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 4, done.stdout[-3000:]
     recap = {m[1]: m for m in re.finditer(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", done.stdout, re.M)}
@@ -101,7 +112,7 @@ def test_playbook_names_the_host_that_is_down_and_finishes_the_others(lab, repai
 def test_lab_command_repairs_and_changes_nothing_else(lab):
     docker("kill", lab.serving[-1])
     started = time.monotonic()
-    done = subprocess.run([ROOT / "bin" / "lab"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([ROOT / "bin" / "lab"], cwd=ROOT, env=USERS_ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "18 reads ok" in done.stdout
     seconds = time.monotonic() - started
@@ -111,7 +122,7 @@ def test_lab_command_repairs_and_changes_nothing_else(lab):
 
 def test_lab_command_on_a_lab_that_is_up_changes_nothing(lab):
     started = time.monotonic()
-    done = subprocess.run([ROOT / "bin" / "lab"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([ROOT / "bin" / "lab"], cwd=ROOT, env=USERS_ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "changed=0" in done.stdout
     assert time.monotonic() - started < 90
