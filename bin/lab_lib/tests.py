@@ -32,11 +32,12 @@ STAGES: dict[str, list[list[str]]] = {
     ],
     "policy": [pytest("tests/policy")],
     "unit": [pytest("app/tests/unit"), pytest("tests/lab")],
+    "simulation": [pytest("app/tests/simulation")],
     "integration": [pytest("app/tests/integration")],
     # Molecule remembers, outside the checkout, that it has made hosts which may be gone since.
     "molecule": [tool("molecule", "reset"), tool("molecule", "test", "--all")],
 }
-FAST = ["lint", "policy", "unit", "integration"]
+FAST = ["lint", "policy", "unit", "simulation", "integration"]
 
 
 def main(arguments: list[str], usage: str) -> int:

@@ -54,6 +54,7 @@ class _Seen:
     now_ms: int
     sequence: int
     peers: dict[str, Position]
+    parked: int
 
 
 class ApService:
@@ -140,7 +141,7 @@ class ApService:
         """Wait a bounded time for the session's writes to arrive, then ask an origin, then say that it cannot."""
         wait_until = min(time.monotonic() + self._timeout * SESSION_WAIT_SHARE, deadline)
         while True:
-            missing = unmet(session, seen.node, seen.incarnation, seen.sequence, seen.peers)
+            missing = unmet(session, seen.node, seen.incarnation, seen.sequence, seen.peers, seen.parked)
             if not missing:
                 return seen, True
             if time.monotonic() + SESSION_POLL_SEC >= wait_until or not self._can_arrive(session, missing):
@@ -154,7 +155,7 @@ class ApService:
             there = self._read_at(origin, key, deadline)
             if not isinstance(there, _Seen):
                 continue
-            if not unmet(session, there.node, there.incarnation, there.sequence, there.peers):
+            if not unmet(session, there.node, there.incarnation, there.sequence, there.peers, there.parked):
                 return there, True
         return seen, False
 
@@ -167,11 +168,11 @@ class ApService:
         return True
 
     def _read_at(self, node: str, key: str, deadline: float) -> _Seen | Refused | Failed:
-        keys = [scripts.GUARD, scripts.ap_key(key), scripts.AP_STATE, scripts.PEERS]
+        keys = [scripts.GUARD, scripts.ap_key(key), scripts.AP_STATE, scripts.PEERS, scripts.PARKED]
         result = self._ask(node, scripts.AP_READ, keys, [], deadline)
         if not isinstance(result, Answer):
             return result
-        version, kind, value, now, sequence, peers = result.value
+        version, kind, value, now, sequence, peers, parked = result.value
         guard = self._nodes.guards.known(node)
         return _Seen(
             node,
@@ -182,6 +183,7 @@ class ApService:
             int(now),
             int(sequence),
             parse_peers(peers),
+            int(parked),
         )
 
     def _ask(self, node: str, script: scripts.Script, keys: list[str], args: list[Any], deadline: float) -> Result:

@@ -10,6 +10,7 @@ import sys
 from . import __version__, settings
 from .auth import hash_token
 from .errors import SettingsError
+from .probe import arguments as probe
 
 MIN_TOKEN = 16
 
@@ -22,8 +23,14 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("replicate", help="move AP writes from the other zones to this zone's node")
     bootstrap = commands.add_parser("bootstrap", help="give blank nodes their guard, once")
     bootstrap.add_argument("--check", action="store_true", help="say what would be done, change nothing")
+    repair = commands.add_parser("repair", help="heal nodes that lost data from the others and let them vote again")
+    repair.add_argument("nodes", nargs="*", metavar="NODE", help="these nodes")
+    repair.add_argument("--all", action="store_true", help="every node that does not vote")
+    repair.add_argument("--suspect", action="store_true", help="also heal a NODE that votes: its data may be cut")
+    repair.add_argument("--confirm", metavar="REGION", help="no majority is left: the largest version of all nodes")
+    repair.add_argument("--check", action="store_true", help="say what would be done, change nothing")
     commands.add_parser("hash-token", help="read a token on stdin, print what api_tokens holds for it")
-    commands.add_parser("probe", help="the measuring client (not available yet)")
+    probe.add_arguments(commands.add_parser("probe", help="measure: the client of drills, tests and benchmarks"))
     arguments = parser.parse_args(argv)
     try:
         return _COMMANDS[arguments.command](arguments)
@@ -61,6 +68,21 @@ def _bootstrap(arguments: argparse.Namespace) -> int:
     return report.exit_code
 
 
+def _repair(arguments: argparse.Namespace) -> int:
+    """Exit codes: 2 usage, others in repair_plan.Code and the README."""
+    loaded = settings.load_bootstrap(os.environ)
+    unknown = [n for n in arguments.nodes if n not in loaded.nodes]
+    if unknown or bool(arguments.nodes) == arguments.all or (arguments.suspect and arguments.all):
+        raise SettingsError(
+            f"repair: {', '.join(unknown)} not in NODES"
+            if unknown
+            else "repair: give NODE names, or --all (which takes no --suspect)"
+        )
+    from .repair_command import RepairCommand
+
+    return RepairCommand(loaded).run(arguments.nodes, arguments.suspect, arguments.confirm, arguments.check)
+
+
 def _hash_token(_arguments: argparse.Namespace) -> int:
     token = sys.stdin.read().strip()
     if len(token) < MIN_TOKEN:
@@ -73,15 +95,18 @@ def _hash_token(_arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _probe(_arguments: argparse.Namespace) -> int:
-    print("holdfast: `probe` is not available yet", file=sys.stderr)
-    return 2
+def _probe(arguments: argparse.Namespace) -> int:
+    """Exit code 3: `verify` could not read some writes back."""
+    from .probe.command import execute
+
+    return execute(arguments)
 
 
 _COMMANDS = {
     "serve": _serve,
     "replicate": _replicate,
     "bootstrap": _bootstrap,
+    "repair": _repair,
     "hash-token": _hash_token,
     "probe": _probe,
 }

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from . import scripts
 from .contract import TOMBSTONE, VALUE, NotDone, Query, Register, Reply, Request
 from .errors import Fenced, NoQuorum, NotFound, OutcomeUnknown
-from .guard import Guard
+from .guard import RECOVERING, Guard
 from .link import Answer
 from .nodes import Nodes, Refused, Result
-from .registers import Decision, Read, Verdict, Write
+from .registers import Decision, Read, Send, Verdict, Write
 from .tags import NO_TAG, WriterIds
+
+#: Tries of one operation within its deadline, and the pause between them, while the membership epoch is being raised.
+ATTEMPTS, RAISE_PAUSE_SEC = 6, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class RedisRegisters:
     ) -> None:
         guard = self._voters.get(node)
         if guard is None:
-            done(NotDone(f"not voting ({self._nodes.guard_state(node)})", True))
+            self._send_to_recovering(node, key, request, deadline, done)
             return
         keys = [scripts.GUARD, scripts.cp_key(key)]
         if isinstance(request, Query):
@@ -46,6 +49,22 @@ class RedisRegisters:
             register = request.register
             args = [*guard.expectation(), register.tag, register.kind, register.value or ""]
             self._nodes.send(node, scripts.CP_STORE, keys, args, deadline, lambda r: done(_stored(r, register)))
+
+    def _send_to_recovering(
+        self, node: str, key: str, request: Request, deadline: float, done: Callable[[Reply | NotDone], None]
+    ) -> None:
+        """A node that is being healed gets stores, so that it comes back fresh. Its answer never counts; as it may keep
+        the value, it is not a certain refusal either."""
+        reason = f"not voting ({self._nodes.guard_state(node)})"
+        guard = self._nodes.guards.healing(node)
+        if guard is None or isinstance(request, Query):
+            done(NotDone(reason, True))
+            return
+        register = request.register
+        args = [*guard.expectation(RECOVERING), register.tag, register.kind, register.value or ""]
+        keys = [scripts.GUARD, scripts.cp_key(key)]
+        self._nodes.send(node, scripts.CP_STORE, keys, args, deadline, lambda _result: None)
+        done(NotDone(reason, False))
 
 
 def _queried(result: Result) -> Reply | NotDone:
@@ -105,20 +124,26 @@ class CpService:
         return CpAnswer(decision.register.tag, decision.acks)
 
     def _decide(self, key: str, begin: Callable[[int], Read | Write]) -> Decision:
-        """Run one operation. If it found no quorum because guards had changed, run it once more: nothing was stored."""
+        """Run one operation. If it found no quorum because guards had changed, run it again: nothing was stored."""
         deadline = time.monotonic() + self._timeout
         decision = None
-        for _attempt in range(2):
+        for attempt in range(ATTEMPTS):
             book = self._nodes.guards
             version = book.version
             if book.fenced():
                 raise Fenced("a higher region epoch is known: this region must not serve")
             voters = book.voters()
             epoch = next(iter(voters.values())).region_epoch if voters else 0
-            decision = self._run(key, begin(epoch), RedisRegisters(self._nodes, voters), deadline)
+            operation = begin(epoch)
+            decision = self._run(key, operation, operation.start(), RedisRegisters(self._nodes, voters), deadline)
+            if isinstance(operation, Write) and decision.verdict is Verdict.UNKNOWN and book.version != version:
+                decision = self._confirm(key, operation, decision, epoch, deadline)
             remaining = deadline - time.monotonic()
-            if decision.verdict is not Verdict.NO_QUORUM or book.version == version or remaining <= 0:
+            news = attempt == 0 and book.version != version
+            if decision.verdict is not Verdict.NO_QUORUM or remaining <= 0 or not (news or book.raising()):
                 break
+            if attempt:
+                time.sleep(min(RAISE_PAUSE_SEC, remaining))
             self._nodes.refresh(remaining / 4)
         if decision is None:  # pragma: no cover - the loop runs at least once
             raise NoQuorum("no attempt was made")
@@ -128,9 +153,19 @@ class CpService:
             raise Fenced("a higher region epoch is known: this region must not serve")
         return decision
 
-    def _run(self, key: str, operation: Read | Write, storage: RedisRegisters, deadline: float) -> Decision:
+    def _confirm(self, key: str, write: Write, decision: Decision, epoch: int, deadline: float) -> Decision:
+        """The membership epoch was raised between two stores of ``write``: store the same tag under the new one."""
+        remaining = deadline - time.monotonic()
+        if remaining > 0:
+            self._nodes.refresh(remaining / 4)
+        voters = self._nodes.guards.voters()
+        if time.monotonic() >= deadline or not voters or next(iter(voters.values())).region_epoch != epoch:
+            return decision
+        send = write.again()
+        return self._run(key, write, send, RedisRegisters(self._nodes, voters), deadline) if send else decision
+
+    def _run(self, key: str, operation: Read | Write, send: Send, storage: RedisRegisters, deadline: float) -> Decision:
         inbox: queue.SimpleQueue[tuple[str, int, Reply | NotDone]] = queue.SimpleQueue()
-        send = operation.start()
         while True:
             for node in send.to:
                 storage.send(node, key, send.request, deadline, _deliver(inbox, node, send.phase))

@@ -98,6 +98,15 @@ class GuardBook:
                 return pair
         return None
 
+    def raising(self) -> bool:
+        """No pair has a majority, but enough members are at two membership epochs: it is being raised just now."""
+        if self.config() is not None:
+            return False
+        with self._lock:
+            known = dict(self._known)
+        members = [g for n, g in known.items() if g is not None and self.is_ours(n, g)]
+        return len(members) > len(self._nodes) // 2 and len({g.membership_epoch for g in members}) > 1
+
     def highest_region_epoch(self) -> int:
         """The highest region epoch seen in any guard whatever its state; 0 if none was seen."""
         with self._lock:
@@ -124,6 +133,14 @@ class GuardBook:
             for n, g in known.items()
             if g is not None and self.is_ours(n, g) and (g.region_epoch, g.membership_epoch) == config
         }
+
+    def healing(self, node: str) -> Guard | None:
+        """CP: the guard to expect of a node that is being healed. It is sent stores; its answers never count."""
+        guard, config = self.known(node), self.config()
+        if guard is None or config is None or guard.state != RECOVERING:
+            return None
+        ours = guard.region == self._region and guard.node == node and guard.region_epoch == config[0]
+        return guard if ours else None
 
     def usable(self, node: str) -> Guard | None:
         """AP: the guard to expect of ``node`` if it may serve: member, ours, and not below the highest epoch seen."""

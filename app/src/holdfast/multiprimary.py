@@ -51,12 +51,19 @@ def worst(lags: Mapping[str, int | None]) -> int | None:
     return max(known, default=0) if len(known) == len(lags) else None
 
 
-def unmet(session: Session, node: str, incarnation: str, own_sequence: int, peers: Mapping[str, Position]) -> set[str]:
-    """The origins of the session's writes that ``node`` cannot be shown to hold."""
+def unmet(
+    session: Session, node: str, incarnation: str, own_sequence: int, peers: Mapping[str, Position], parked: int = 0
+) -> set[str]:
+    """The origins of the session's writes that ``node`` cannot be shown to hold.
+
+    ``parked``: entries the node keeps without applying them. Its positions are beyond those, so while there are any
+    nothing of another origin is sure to be seen.
+    """
     missing = set()
     for origin, (wanted_incarnation, wanted) in session.writes.items():
         position = Position(incarnation, own_sequence, None) if origin == node else peers.get(origin)
-        if position is None or position.incarnation != wanted_incarnation or position.sequence < wanted:
+        hidden = parked > 0 and origin != node
+        if hidden or position is None or position.incarnation != wanted_incarnation or position.sequence < wanted:
             missing.add(origin)
     return missing
 

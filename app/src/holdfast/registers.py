@@ -129,6 +129,7 @@ class Write(_Operation):
     def __init__(self, nodes: tuple[str, ...], epoch: int, writer: str, kind: str, value: str | None) -> None:
         super().__init__(nodes)
         self._epoch, self._writer, self._kind, self._value = epoch, writer, kind, value
+        self._attempts = 0
 
     def start(self) -> Send:
         return Send(1, self._nodes, Query(want_value=False))
@@ -137,11 +138,23 @@ class Write(_Operation):
         tag = next_tag(self._largest().tag, self._epoch, self._writer)
         return self._begin_store(Register(tag, self._kind, self._value), self._nodes, ())
 
+    def again(self) -> Send | None:
+        """After UNKNOWN: the same tag and value once more, for callers that learned of a raised membership epoch.
+
+        Safe at any later time: the tag was chosen from a majority while the operation was running, and it still is.
+        """
+        if self.decision is None or self.decision.verdict is not Verdict.UNKNOWN:
+            return None
+        send = self._begin_store(self._target, self._nodes, ())
+        self.decision, self._attempts = None, self._attempts + 1
+        self.phase = send.phase + self._attempts
+        return Send(self.phase, send.to, send.request)
+
     def _hopeless(self) -> bool:
         # In phase 2, as long as all refusals are certain, hear every node out: if *all* refuse, nothing is stored.
         if not super()._hopeless():
             return False
-        return self.phase == 1 or bool(self._acks) or self._any_uncertain() or len(self._failed) == len(self._nodes)
+        return self.phase != 2 or bool(self._acks) or self._any_uncertain() or len(self._failed) == len(self._nodes)
 
     def _any_uncertain(self) -> bool:
         return any(not f.certain for f in self._failed.values())
@@ -149,7 +162,7 @@ class Write(_Operation):
     def _failure(self) -> Verdict:
         if self.phase == 1:
             return Verdict.NO_QUORUM
-        nothing_stored = len(self._failed) == len(self._nodes) and not self._any_uncertain()
+        nothing_stored = self._attempts == 0 and len(self._failed) == len(self._nodes) and not self._any_uncertain()
         return Verdict.NO_QUORUM if nothing_stored else Verdict.UNKNOWN
 
 

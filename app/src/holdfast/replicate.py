@@ -146,13 +146,23 @@ class Puller:
             event(LOG, 30, "ENTRIES_PARKED", origin=self.origin, count=parked)
 
     def _full_merge(self, local: _Local, raw: str, pulled: _Pulled, held: threading.Event) -> None:
-        """Cursor first, then a copy of everything by last-writer-wins, then go on from that cursor."""
+        """Cursor first, then a copy of everything by last-writer-wins, parked entries too; then on from that cursor."""
         event(LOG, 30 if raw else 20, "FULL_MERGE_STARTED", origin=self.origin, cursor=raw, head=pulled.head)
-        cursor, count, merged = b"0", 200, 0
+        merged = self._copy(local, raw, pulled, held, scripts.AP_PARKED, [scripts.GUARD, scripts.PARKED])
+        merged += self._copy(local, raw, pulled, held, scripts.AP_SCAN, [scripts.GUARD])
+        self._apply(local.guard, raw, Position(pulled.guard.incarnation, pulled.head, local.now_ms), [])
+        self._counters.merges.labels(self.origin).inc()
+        event(LOG, 20, "FULL_MERGE_FINISHED", origin=self.origin, entries=merged)
+
+    def _copy(
+        self, local: _Local, raw: str, pulled: _Pulled, held: threading.Event, script: scripts.Script, keys: list[Any]
+    ) -> int:
+        cursor, count, merged, run_id = b"0", 200, 0, b""
         while True:
-            fields, cursor, flat = self._ask(self.origin, scripts.AP_SCAN, [scripts.GUARD], [cursor, count])
-            if self._admit(self.origin, fields) != pulled.guard:
-                raise Skip("the origin's guard changed during the full merge")
+            fields, cursor, flat, server = self._ask(self.origin, script, keys, [cursor, count])
+            if self._admit(self.origin, fields) != pulled.guard or run_id not in (b"", server):
+                raise Skip("the origin's guard changed, or it was restarted, during the full merge")
+            run_id = server
             rows = [(*flat[i : i + 4], b"") for i in range(0, len(flat), 4)]
             if rows:
                 self._apply(local.guard, raw, None, rows)
@@ -160,17 +170,16 @@ class Puller:
             size = sum(len(f) for f in flat)
             count = max(8, count // 2) if size > PAGE_BYTES else min(1000, count * 2)
             if cursor == b"0":
-                break
+                return merged
             if not held.is_set():
                 raise Skip("the lease was lost during the full merge")
-        self._apply(local.guard, raw, Position(pulled.guard.incarnation, pulled.head, local.now_ms), [])
-        self._counters.merges.labels(self.origin).inc()
-        event(LOG, 20, "FULL_MERGE_FINISHED", origin=self.origin, entries=merged)
 
     def _admit(self, node: str, fields: list[bytes]) -> Guard:
         guard = Guard.from_fields(fields)
         self._nodes.learn(node, guard)
-        if guard is None or guard.state not in _ADMITTED or guard.region != self._region or guard.node != node:
+        # An origin that is being healed has not got everything yet: a merge now would be taken for a complete one.
+        states = _ADMITTED if node == self._local else (MEMBER,)
+        if guard is None or guard.state not in states or guard.region != self._region or guard.node != node:
             raise Skip(f"{node} is not a member: {self._nodes.guard_state(node)}")
         return guard
 

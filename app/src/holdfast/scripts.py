@@ -35,11 +35,15 @@ AP_READ = load("ap_read")
 AP_STATUS = load("ap_status")
 AP_PULL = load("ap_pull")
 AP_SCAN = load("ap_scan")
+AP_PARKED = load("ap_parked")
 AP_APPLY = load("ap_apply")
 AP_UNPARK = load("ap_unpark")
 AP_TRIM = load("ap_trim")
 LEASE = load("lease")
 BOOTSTRAP_STAMP = load("bootstrap_stamp")
+REPAIR_LOOK = load("repair_look")
+REPAIR_MOVE = load("repair_move")
+REPAIR_PAGE = load("repair_page")
 
 # Every key Holdfast uses. The ACL of the user `service` allows these patterns and nothing else.
 GUARD = "holdfast:guard"

@@ -290,11 +290,12 @@ def load(environ: Mapping[str, str]) -> Settings:
 
 @dataclass(frozen=True, slots=True)
 class BootstrapSettings:
-    """The little `bootstrap` needs."""
+    """The little `bootstrap` and `repair` need."""
 
     region: str
     nodes: Mapping[str, Address]
     network_timeout_sec: float
+    max_clock_drift_ms: int
     redis: RedisAccess
 
 
@@ -304,5 +305,6 @@ def load_bootstrap(environ: Mapping[str, str]) -> BootstrapSettings:
         region=env.name("REGION"),
         nodes=parse_nodes(env.text("NODES", None, "list every node of the region as name=host:port,...")),
         network_timeout_sec=env.number("NETWORK_TIMEOUT_SEC", 1.0, 0.05, 60),
+        max_clock_drift_ms=env.whole("MAX_CLOCK_DRIFT_MS", 500, 1, 3_600_000),
         redis=load_redis(environ),
     )

@@ -80,11 +80,6 @@ def test_hash_token(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert cli.main(["hash-token"]) == 2
 
 
-def test_probe_says_that_it_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["probe"]) == 2
-    assert "not available yet" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("command", ["serve", "replicate", "bootstrap"])
 def test_bad_settings_stop_the_start_with_one_line(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

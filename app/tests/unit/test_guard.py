@@ -43,6 +43,23 @@ def test_belief_follows_the_majority_not_the_highest() -> None:
     assert set(made.voters()) == {"a", "b"}
 
 
+def test_a_raise_under_way_is_told_from_no_majority() -> None:
+    made = book(guard("a", 1, 2), guard("b"), guard("c", state=RECOVERING))
+    assert made.config() is None
+    assert made.raising()
+    made.learn("b", guard("b", 1, 2))
+    assert not made.raising()
+    assert not book(guard("a"), None, None).raising()
+
+
+def test_only_a_recovering_node_of_this_region_and_epoch_is_sent_stores() -> None:
+    made = book(guard("a"), guard("b"), guard("c", state=RECOVERING))
+    assert made.healing("c") == guard("c", state=RECOVERING)
+    assert made.healing("a") is None
+    made.learn("c", guard("c", 2, 1, RECOVERING))
+    assert made.healing("c") is None
+
+
 def test_a_higher_region_epoch_fences_until_a_majority_has_it() -> None:
     made = book(guard("a"), guard("b"), guard("c"))
     made.learn("c", guard("c", 2, 1, FENCED))

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Full merge, on the origin: one page of all AP values. KEYS[1] guard. ARGV: SCAN cursor, COUNT.
--- Returns {'OK', {guard's six fields}, next cursor, {key, version, kind, value, ...}}. Not guarded: the reader judges.
+-- Returns {'OK', {guard's six fields}, next cursor, {key, version, kind, value, ...}, the server's run id (a cursor
+-- means nothing to another process)}. Not guarded: the reader judges.
 local g = redis.call('HMGET', KEYS[1], 'state', 'region', 'node', 'region_epoch', 'membership_epoch', 'incarnation')
 for i = 1, 6 do
   if not g[i] then g[i] = '' end
@@ -16,4 +17,4 @@ for _, key in ipairs(page[2]) do
     out[#out + 1] = r[3]
   end
 end
-return {'OK', g, page[1], out}
+return {'OK', g, page[1], out, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')}

@@ -1,0 +1,19 @@
+#!lua
+-- Replace the guard in one step. KEYS: guard, peers. ARGV[1..6] the guard expected (state '' for none: then the node
+-- must hold nothing at all), ARGV[7..12] the new one: state, region, node, region epoch, membership epoch, incarnation.
+-- A node that becomes *recovering* forgets how far it had applied the others' AP writes: they are merged in full again.
+-- Returns {'OK'}, or the real guard in {'GUARD', ...}.
+local g = redis.call('HMGET', KEYS[1], 'state', 'region', 'node', 'region_epoch', 'membership_epoch', 'incarnation')
+local same = true
+for i = 1, 6 do
+  if not g[i] then g[i] = '' end
+  if g[i] ~= ARGV[i] then same = false end
+end
+if not same or (ARGV[1] == '' and redis.call('DBSIZE') > 0) then return {'GUARD', unpack(g)} end
+redis.call('HSET', KEYS[1], 'state', ARGV[7], 'region', ARGV[8], 'node', ARGV[9], 'region_epoch', ARGV[10],
+  'membership_epoch', ARGV[11], 'incarnation', ARGV[12])
+if ARGV[7] == 'recovering' then
+  local peers = redis.call('HGETALL', KEYS[2])
+  for i = 1, #peers, 2 do redis.call('HDEL', KEYS[2], peers[i]) end
+end
+return {'OK'}

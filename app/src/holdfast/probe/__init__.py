@@ -1,0 +1,1 @@
+"""The measuring client of drills, deploy tests and benchmarks: run, verify, report."""

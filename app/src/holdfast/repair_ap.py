@@ -1,0 +1,106 @@
+"""The AP part of `holdfast repair`: everything other nodes hold is merged into the healed node, last writer wins.
+
+First the origin forgets how far it had read the healed node's old history, so that a batch of that history that is
+still on its way is refused there: what the healed node does not find now, nobody finds later. Cursor first, then the
+copy, so that the zone's replicator goes on from there. The outbox needs nothing: the node has a fresh incarnation, so
+its peers merge it in full. A node that cannot be read now is left to the replicator, which merges it in full as well,
+because the healed node's positions were forgotten when it became *recovering*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from . import scripts
+from .guard import Guard
+from .link import Answer
+from .multiprimary import Position
+from .repair_nodes import RepairNodes
+
+PAGE_BYTES = 2 * 1024 * 1024
+
+
+class Unread(Exception):
+    """This origin cannot be merged now; the text says why."""
+
+
+class ApMerge:
+    """``guard``: the healed node's, still *recovering* and compared by each script."""
+
+    def __init__(self, nodes: RepairNodes, target: str, guard: Guard, max_drift_ms: int) -> None:
+        self._nodes, self._target, self._guard, self._drift = nodes, target, guard, max_drift_ms
+
+    def merge(self, origin: str, progress: Callable[[int], None]) -> int:
+        """Copy all of ``origin``; returns the number of entries looked at. Raises Unread."""
+        theirs = self._close(origin)
+        now = int(self._ask(self._target, scripts.AP_STATUS, _STATUS_KEYS, [])[1])
+        head = self._ask(origin, scripts.AP_PULL, _PULL_KEYS, [0, 0, 0, self._target])[1]
+        merged = self._copy(origin, theirs, scripts.AP_PARKED, [scripts.GUARD, scripts.PARKED], progress, 0)
+        merged = self._copy(origin, theirs, scripts.AP_SCAN, [scripts.GUARD], progress, merged)
+        # A moved cursor means that the zone's replicator has merged this origin already.
+        self._apply(self._target, self._guard, origin, "", str(Position(theirs.incarnation, int(head), now)), [])
+        return merged
+
+    def _close(self, origin: str) -> Guard:
+        closed = str(Position(f"{self._guard.incarnation}-closed", 0, None))
+        for _attempt in range(5):
+            fields, _now, _seq, _parked, _outbox, peers = self._ask(origin, scripts.AP_STATUS, _STATUS_KEYS, [])
+            theirs = Guard.from_fields(fields)
+            if theirs is None or theirs.region_epoch != self._guard.region_epoch or theirs.node != origin:
+                raise Unread("it is not a node of this region epoch")
+            held = dict(zip(peers[::2], peers[1::2], strict=True)).get(self._target.encode(), b"").decode()
+            if self._apply(origin, theirs, self._target, held, closed, []):
+                return theirs
+        raise Unread("its position kept moving")
+
+    def _copy(
+        self,
+        origin: str,
+        theirs: Guard,
+        script: scripts.Script,
+        keys: list[Any],
+        progress: Callable[[int], None],
+        merged: int,
+    ) -> int:
+        cursor, count, run_id = b"0", 200, b""
+        while True:
+            fields, cursor, flat, server = self._ask(origin, script, keys, [cursor, count])
+            now = Guard.from_fields(fields)
+            if now is None or now.incarnation != theirs.incarnation or run_id not in (b"", server):
+                raise Unread("it changed or was restarted meanwhile")
+            run_id = server
+            rows = [(*flat[i : i + 4], b"") for i in range(0, len(flat), 4)]
+            self._apply(self._target, self._guard, origin, "*", "", rows)
+            merged += len(rows)
+            progress(merged)
+            size = sum(len(f) for f in flat)
+            count = max(8, count // 2) if size > PAGE_BYTES else min(1000, count * 2)
+            if cursor == b"0":
+                return merged
+
+    def _apply(
+        self, node: str, guard: Guard, origin: str, expected: str, position: str, rows: list[tuple[bytes, ...]]
+    ) -> bool:
+        """False: the cursor is not the expected one."""
+        keys: list[Any] = [scripts.GUARD, scripts.PEERS, scripts.AP_STATE, scripts.PARKED]
+        keys += [b"ap:" + row[0] for row in rows]
+        args: list[Any] = [*guard.expectation(guard.state), origin, expected, position, self._drift, len(rows)]
+        for row in rows:
+            args += row
+        return len(self._ask(node, scripts.AP_APPLY, keys, args, also=b"CURSOR")) > 1
+
+    def _ask(
+        self, node: str, script: scripts.Script, keys: list[Any], args: list[Any], also: bytes = b"OK"
+    ) -> list[Any]:
+        outcome = self._nodes.ask(node, script, keys, args)
+        if not isinstance(outcome, Answer):
+            raise Unread(f"{node}: {outcome.reason}")
+        if outcome.value[0] not in (b"OK", also):
+            raise Unread(f"{node}: guard changed")
+        rest: list[Any] = outcome.value[1:]
+        return rest
+
+
+_STATUS_KEYS = [scripts.GUARD, scripts.AP_STATE, scripts.PEERS, scripts.PARKED, scripts.OUTBOX]
+_PULL_KEYS = [scripts.GUARD, scripts.OUTBOX, scripts.AP_STATE, scripts.PEERS]

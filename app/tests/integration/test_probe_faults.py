@@ -1,0 +1,292 @@
+"""The probe against servers that lose, hang, refuse, move: it must catch what is wrong and blame nobody for its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import SRC, wait_for
+from fakes import FakeService
+from test_process import authority, certificate
+
+from holdfast.probe.client import Client, NoAnswer, Refused, Url
+
+COMMAND = [sys.executable, "-m", "holdfast", "probe"]
+ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(SRC)}
+
+
+def start(out: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, "run", "--out", str(out), *arguments],
+        env=ENV,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run(out: Path, *arguments: str) -> dict[str, Any]:
+    process = start(out, *arguments)
+    text, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return json.loads(text)
+
+
+def verify(out: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
+    done = subprocess.run(
+        [*COMMAND, "verify", str(out), "--pause", "0.1", "--rate", "1000", *arguments],
+        env=ENV,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def report(out: Path, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run([*COMMAND, "report", str(out), "--json", *arguments], env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "probe.jsonl"
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., FakeService]]:
+    made: list[FakeService] = []
+
+    def make(*arguments: Any, **options: Any) -> FakeService:
+        made.append(FakeService(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for fake in made:
+        fake.stop()
+
+
+def test_an_honest_server_is_found_honest(serve: Callable[..., FakeService], out: Path, tmp_path: Path) -> None:
+    fake = serve()
+    (tmp_path / "token").write_text("a-bearer-token\n")
+    end = run(
+        out, "--target", f"a={fake.url}", "--rate", "40", "--duration", "3", "--token-file", str(tmp_path / "token")
+    )
+    assert end["requests"] == 240
+    assert fake.authorization == "Bearer a-bearer-token"
+    assert "a-bearer-token" not in out.read_text()
+    assert fake.connections < 10, "connections are kept"
+    assert verify(out)["lost"] == 0
+    cp = report(out)["modes"]["cp"]
+    assert cp["violations"] == 0
+    assert cp["reads"]["checked"] > 100
+    assert cp["operations"]["write"]["outcomes"].keys() <= {"ok", "unsent"}
+
+
+def test_a_server_that_acknowledges_and_forgets_is_caught(serve: Callable[..., FakeService], out: Path) -> None:
+    fake, forgotten = serve(), set()
+
+    def forget(number: int, key: str, value: str) -> str | None:
+        if number % 10 == 7:
+            forgotten.add(key)
+            return None
+        return value
+
+    fake.misbehave = forget
+    run(out, "--target", f"a={fake.url}", "--rate", "50", "--duration", "3")
+    counted = verify(out)
+    own = [k for k in forgotten if ":w" in k]
+    registers = [k for k in forgotten if ":r" in k and k not in fake.values]
+    assert counted["lost"] >= len(own) + len(registers) > 10
+    lost = {r["key"] for r in lines(out) if r["type"] == "final" and r["state"] == "lost"}
+    assert lost == set(own) | set(registers)
+    middle = next(r for r in lines(out) if r.get("seq") == 75)["start"]
+    result = report(out, "--fault-at", middle)["modes"]["cp"]
+    assert result["recovery"]["lost_acked_writes"] > 3
+    assert result["recovery"]["lost_acked_after_fault"] > 3
+    assert 0.5 < result["recovery"]["rpo_seconds"] < 2
+    assert result["violations"] >= result["reads"]["stale_of_lost_writes"] > 0
+
+
+def test_stale_answers_of_a_cp_server_are_caught(serve: Callable[..., FakeService], out: Path) -> None:
+    fake, first = serve(), {}
+
+    def old(key: str, held: tuple[str, str] | None) -> tuple[str, str] | None:
+        return first.setdefault(key, held) if ":r" in key else held
+
+    fake.answer_read = old
+    run(out, "--target", f"a={fake.url}", "--rate", "60", "--duration", "4", "--timeout", "0.2")
+    reads = report(out)["modes"]["cp"]["reads"]
+    assert reads["stale"] > 5
+    fake.answer_read = lambda key, held: held
+    assert verify(out)["lost"] == 0, "stale is not lost"
+
+
+def test_ap_answers_are_judged_by_what_they_say(serve: Callable[..., FakeService], tmp_path: Path) -> None:
+    fake = serve()
+    fake.answer_read = lambda key, held: None if ":w" in key else held
+    run(tmp_path / "a", "--target", f"a/ap={fake.url}", "--rate", "40", "--duration", "2")
+    ap = report(tmp_path / "a")["modes"]["ap"]
+    assert ap["reads"]["session_violations"] > 5
+    honest = serve()
+    honest.extra = {"read_your_writes": False, "stale": True, "staleness_ms": None}
+    run(tmp_path / "b", "--target", f"a/ap={honest.url}", "--rate", "40", "--duration", "2")
+    ap = report(tmp_path / "b")["modes"]["ap"]
+    assert (ap["violations"], ap["reads"]["session_violations"]) == (0, 0)
+    assert ap["reads"]["session_declined"] > 5
+
+
+def test_outcomes_of_failures(serve: Callable[..., FakeService], out: Path) -> None:
+    fake = serve()
+    process = start(out, "--target", f"a={fake.url}", "--rate", "50", "--duration", "0", "--timeout", "0.4")
+    wait_for("acknowledged writes", lambda: len(fake.values) > 20)
+    fake.refuse = (503, b'{"status":"FAILURE","error":{"code":"no_quorum"}}')
+    time.sleep(0.5)
+    fake.refuse = (502, b"<html>bad gateway</html>")
+    time.sleep(0.5)
+    fake.refuse, fake.hang = None, True
+    time.sleep(0.7)
+    fake.hang = False
+    time.sleep(0.5)
+    fake.stop()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    records = lines(out)
+    assert (records[-1]["type"], records[-1]["reason"]) == ("end", "SIGTERM")
+    writes = report(out)["modes"]["cp"]["operations"]["write"]
+    for name in ("ok", "no_quorum", "http_502", "no_answer", "refused_connection"):
+        assert writes["outcomes"][name] > 5, name
+    hung = [r for r in records if r.get("outcome") == "no_answer" and r["detail"] == "timeout"]
+    assert all(0.3 < r["latency_ms"] / 1000 < 1.0 for r in hung)
+    assert len({r["seq"] for r in records if r.get("op") == "write"}) == max(r.get("seq", 0) for r in records)
+    assert sum(1 for r in records if r.get("op") == "write" and r["outcome"] != "unsent") <= next(fake.writes) + sum(
+        n for name, n in writes["outcomes"].items() if name != "ok"
+    ), "nothing was sent twice"
+
+
+def test_a_paused_probe_blames_itself(serve: Callable[..., FakeService], out: Path) -> None:
+    fake = serve()
+    process = start(out, "--target", f"a={fake.url}", "--rate", "50", "--duration", "0")
+    wait_for("acknowledged writes", lambda: len(fake.values) > 50)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(2)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    result = report(out)
+    assert 1.8 < result["probe"]["longest_stall_seconds"] < 4
+    write = result["modes"]["cp"]["operations"]["write"]
+    assert 70 < write["unsent"] < 150
+    assert write["availability"] == 1.0
+    gap = result["modes"]["cp"]["longest_gap_in_accepted_writes"]
+    assert gap["own_stalls_seconds"] > 0.8 * gap["seconds"]
+
+
+def test_a_killed_probe_loses_at_most_the_last_line(serve: Callable[..., FakeService], out: Path) -> None:
+    fake = serve()
+    process = start(out, "--target", f"a={fake.url}", "--rate", "100", "--duration", "0")
+    wait_for("acknowledged writes", lambda: len(fake.values) > 100)
+    process.kill()
+    process.wait()
+    written = next(fake.writes) - 1
+    recorded = [r for r in lines(out) if r.get("op") == "write"]
+    assert len(recorded) >= written - 3, "those in flight have no line"
+    with out.open("a") as damaged:
+        damaged.write('{"type":"request","op":"wri')
+    assert verify(out)["lost"] == 0
+    result = report(out)
+    assert (result["ended"], result["damaged_lines"], result["verified"]) == ("killed", 1, True)
+
+
+def test_what_nobody_could_read_back_is_neither_present_nor_lost(serve: Callable[..., FakeService], out: Path) -> None:
+    fake = serve()
+    run(out, "--target", f"a={fake.url}", "--rate", "20", "--duration", "1")
+    fake.refuse = (503, b'{"status":"FAILURE","error":{"code":"no_quorum"}}')
+    assert verify(out, "--rounds", "2", code=3)["never_read"] == 20
+    fake.refuse = None
+    assert verify(out)["never_read"] == 0, "a later verification replaces an earlier one"
+    assert report(out)["modes"]["cp"]["recovery"]["never_read"] == 0
+
+
+def test_ap_is_lost_only_if_no_target_has_it(serve: Callable[..., FakeService], out: Path) -> None:
+    has, lacks = serve(), serve()
+    run(out, "--target", f"a/ap={has.url}", "--rate", "20", "--duration", "1")
+    both = ("--target", f"a/ap={lacks.url}", "--target", f"b/ap={has.url}")
+    assert verify(out, *both)["lost"] == 0
+    has.refuse = (503, b"{}")
+    assert verify(out, *both, "--rounds", "1", code=3)["never_read"] == 20, "the silent one may have it"
+    assert verify(out, *both[:2], "--rounds", "1")["lost"] == 20
+
+
+def test_tls_and_the_name_in_the_certificate(serve: Callable[..., FakeService], tmp_path: Path) -> None:
+    ca = authority(tmp_path, "ca")
+    cert, key = certificate(tmp_path, ca, "server", "IP:127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    fake, elsewhere = serve(tls=context), serve("127.0.0.2", tls=context)
+    trusted = ("--ca-file", str(ca.with_suffix(".crt")), "--rate", "20", "--duration", "1")
+    run(tmp_path / "good", "--target", f"a={fake.url}", *trusted)
+    assert report(tmp_path / "good")["modes"]["cp"]["operations"]["write"]["availability"] == 1.0
+    run(tmp_path / "name", "--target", f"a={elsewhere.url}", *trusted)
+    run(tmp_path / "ca", "--target", f"a={fake.url}", "--rate", "20", "--duration", "1")
+    for name in ("name", "ca"):
+        assert report(tmp_path / name)["modes"]["cp"]["operations"]["write"]["outcomes"] == {"refused_connection": 20}
+
+
+def test_a_name_that_moves_is_followed_though_connections_are_kept(serve: Callable[..., FakeService]) -> None:
+    old = serve("127.0.0.1")
+    new = serve("127.0.0.2", old.port)
+    where = ["127.0.0.1"]
+
+    async def scenario() -> None:
+        client = Client(Url.parse(f"http://kv.example:{old.port}"), None, None, lambda host, port: list(where))
+        client.start()
+        for _ in range(5):
+            await client.write("k", "v", None, 1)
+        assert (old.requests, old.connections, new.requests) == (5, 1, 0)
+        where[0] = "127.0.0.2"
+        await asyncio.sleep(1.3)
+        await client.write("k", "v", None, 1)
+        assert (old.requests, new.requests) == (5, 1)
+        new.hang = True
+        with pytest.raises(NoAnswer, match="timeout"):
+            await client.write("k", "v", None, 0.2)
+        new.hang = False
+        where[0] = "127.0.0.3"
+        await asyncio.sleep(1.3)
+        with pytest.raises(Refused, match="ConnectionRefusedError"):
+            await client.write("k", "v", None, 1)
+        client.close()
+
+    asyncio.run(scenario())
+
+
+def test_cpu_and_memory_at_200_requests_a_second(serve: Callable[..., FakeService], out: Path) -> None:
+    fake = serve()
+    run(out, "--target", f"a={fake.url}", "--rate", "100", "--duration", "20")
+    probe = report(out)["probe"]
+    print(
+        f"probe at 200 requests/s: {probe['cpu_share'] * 100:.1f} % of a core, {probe['max_rss_kib']} KiB, "
+        f"{out.stat().st_size / 4000:.0f} bytes a request"
+    )
+    # A guard against growth, with room for a busy machine. The aim (under 10 %) and what is reached are in README.md.
+    assert probe["cpu_share"] < 0.25
+    assert probe["max_rss_kib"] < 64 * 1024

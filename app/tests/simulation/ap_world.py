@@ -1,0 +1,265 @@
+"""One seeded history of the AP face: sessions, replication, crashes, older data, clock jumps; then quiet and checks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from ap_node import ApNode, Refused, State, copied, newer
+from ap_replicator import Process, Replicator, Talk, need
+from events import Events, Network
+
+from holdfast.hlc import Version
+from holdfast.multiprimary import Position, unmet
+from holdfast.sessions import Session
+
+KEYS = ("x", "y", "z", "w")
+LENGTH = 400.0
+LEAST_OPERATIONS, LEAST_FAULTS = 25, 3
+CONTROLS = frozenset(
+    {
+        "cursors kept across a new incarnation",
+        "gaps not noticed",
+        "older data under its old incarnation",
+        "parked entries not looked at",
+        "cut history not closed",
+    }
+)
+
+
+@dataclass
+class Result:
+    problem: str | None = None
+    operations: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    repairs: int = 0
+    sessions_checked: int = 0
+
+    @property
+    def quiet(self) -> bool:
+        large = sum(count for kind, count in self.faults.items() if not kind.startswith("message"))
+        return self.operations < LEAST_OPERATIONS or large < LEAST_FAULTS
+
+
+@dataclass
+class Acknowledged:
+    version: str
+    key: str
+    value: str | None
+    origin: str
+    sequence: int
+    incarnation: str
+
+
+class ApWorld:
+    def __init__(self, seed: int, controls: frozenset[str] = frozenset(), trace: bool = False) -> None:
+        events = self.events = Events(seed, trace)
+        self.random, self.controls = events.random, controls
+        self.network = Network(events)
+        self.nodes = {f"n{i}": ApNode(f"n{i}", events) for i in range(3)}
+        self.names = tuple(self.nodes)
+        self.replicators = [
+            Replicator(f"r{n}{i}", n, self.nodes, events, self.network, controls)
+            for n in self.names
+            for i in range(2 if self.random.random() < 0.3 else 1)
+        ]
+        self.repair = Process("repair", self.nodes, events, self.network)
+        self.acknowledged: list[Acknowledged] = []
+        #: The sequence numbers from which on a history was cut: (node, incarnation) -> last one that survived.
+        self.cut_after: dict[tuple[str, str], int] = {}
+        self.snapshots: list[tuple[str, State]] = []
+        self.fresh = self.values = 0
+        self.over = False
+        self.result = Result()
+
+    def run(self) -> Result:
+        for client in range(4):
+            self.events.at(self.random.uniform(1, 10), self._client, client, Session(), {}, (0, 0))
+        self.events.at(30.0, self._snapshot)
+        self.events.at(self.random.uniform(15, 40), self._next_fault)
+        self.events.run(LENGTH)
+        self.over = True
+        self._settle()
+        self.result.faults = self.events.faults
+        self.result.repairs += sum(r.merges for r in self.replicators)
+        self.result.problem = self.result.problem or self._check()
+        return self.result
+
+    def _client(self, number: int, session: Session, written: dict[str, str], floor: tuple[int, int]) -> None:
+        """One session; it writes and reads through whatever node it happens to reach."""
+        if self.over:
+            return
+        process = Process(f"i{number}", self.nodes, self.events, self.network)
+        key, node = self.random.choice(KEYS), self.random.choice(self.names)
+        state = [session, written, floor]
+        self.values += 1
+        writes = self.random.random() < 0.5
+        value = None if self.random.random() < 0.2 else f"v{self.values}"
+        talk = self._write(node, key, value, state) if writes else self._read(node, key, session, written)
+        process.talk(talk, lambda: self.events.at(self.random.expovariate(0.3), self._client, number, *state))
+
+    def _write(self, node: str, key: str, value: str | None, state: list[Any]) -> Talk:
+        version, sequence, incarnation = need((yield node, lambda n: n.write(key, value, state[2])))
+        self.events.note(node, "wrote", key, value, version, sequence, incarnation)
+        self.result.operations += 1
+        self.acknowledged.append(Acknowledged(version, key, value, node, sequence, incarnation))
+        parsed = Version.parse(version)
+        before = state[0].writes.get(node)
+        if before is not None and before[0] != incarnation:
+            # A token names one incarnation of each origin: what the session wrote under a dead one is not promised.
+            state[1] = {k: v for k, v in state[1].items() if not v.endswith(f".{node}")}
+        held = state[1].get(key)
+        state[:] = [
+            state[0].with_write(node, incarnation, sequence),
+            {**state[1], key: version if held is None or newer(version, held) else held},
+            max(state[2], (parsed.milliseconds, parsed.counter)),
+        ]
+
+    def _read(self, node: str, key: str, session: Session, written: dict[str, str]) -> Talk:
+        version, incarnation, sequence, peers, parked = need((yield node, lambda n: n.read(key)))
+        self.result.operations += 1
+        if "parked entries not looked at" in self.controls:
+            parked = 0
+        if unmet(session, node, incarnation, sequence, peers, parked):
+            return
+        self.result.sessions_checked += 1
+        wanted = written.get(key)
+        if wanted is not None and (version is None or newer(wanted, version)):
+            self.result.problem = (
+                f"{key} read at {node} as {version} under a session that wrote {wanted} "
+                f"at {self.events.now:.2f}, and the answer said read_your_writes"
+            )
+
+    def _snapshot(self) -> None:
+        node = self.nodes[self.random.choice(self.names)]
+        if node.disk.state == "member":
+            self.snapshots = [*self.snapshots[-3:], (node.name, copied(node.disk))]
+        if not self.over:
+            self.events.at(self.random.uniform(20, 60), self._snapshot)
+
+    def _next_fault(self) -> None:
+        if not self.over:
+            self.random.choice((self._crash, self._cut, self._clock, self._lag, self._older, self._older))()
+            self.events.at(self.random.uniform(10, 45), self._next_fault)
+
+    def _crash(self) -> None:
+        node = self.nodes[self.random.choice(self.names)]
+        if node.up:
+            self.events.fault("crash", node.name)
+            node.crash()
+            self.events.at(self.random.uniform(3, 60), node.start)
+
+    def _cut(self) -> None:
+        processes = [r.name for r in self.replicators] + [f"i{i}" for i in range(4)]
+        pairs = {(p, n) for p in processes for n in self.names if self.random.random() < 0.4}
+        self.events.fault("partition", sorted(pairs))
+        self.network.cut |= pairs
+        self.events.at(self.random.uniform(20, 120), self.network.cut.difference_update, pairs)
+
+    def _clock(self) -> None:
+        node = self.nodes[self.random.choice(self.names)]
+        node.offset += self.random.choice((-3000, -400, -50, 50, 400, 3000))
+        self.events.fault("clock jumps", node.name, node.offset)
+
+    def _lag(self) -> None:
+        node = self.random.choice(self.names)
+        self.events.fault("lag", node)
+        self.network.lagging.add(node)
+        self.events.at(self.random.uniform(20, 80), self.network.lagging.discard, node)
+
+    def _older(self) -> None:
+        """A node comes back empty or from older data, recovering under a new incarnation; then it is repaired."""
+        if any(n.memory.state != "member" or not n.up for n in self.nodes.values()):
+            return
+        name, older = self.random.choice(self.snapshots or [(self.random.choice(self.names), None)])
+        if older is None or self.random.random() < 0.3:
+            older = State("member", "")
+        node, state = self.nodes[name], copied(older)
+        self.events.fault("blank" if not older.values else "older data", name, state.sequence)
+        cut = (name, node.memory.incarnation)
+        self.cut_after[cut] = min(
+            self.cut_after.get(cut, 1 << 60), state.sequence if state.incarnation == node.memory.incarnation else 0
+        )
+        self.snapshots = [(n, s) for n, s in self.snapshots if n != name]
+        self.fresh += 1
+        if "older data under its old incarnation" in self.controls:
+            state.incarnation = node.memory.incarnation
+        else:
+            state.incarnation, state.state, state.peers = f"new-{self.fresh}-{name}", "recovering", {}
+        node.crash()
+        node.replace(state)
+        self.events.at(self.random.uniform(1, 15), node.start)
+        if state.state == "recovering":
+            self.events.at(self.random.uniform(16, 40), self._heal, name, state.incarnation)
+
+    def _heal(self, name: str, incarnation: str) -> None:
+        """`holdfast repair`: a full merge from all others, then member again. Repeated until it succeeds."""
+
+        def again() -> None:
+            if self.nodes[name].memory.state == "recovering":
+                self.events.at(5.0, self._heal, name, incarnation)
+
+        self.repair.talk(self._heal_steps(name, incarnation), again)
+
+    def _heal_steps(self, name: str, incarnation: str) -> Talk:
+        for origin in self.names:
+            if origin == name:
+                continue
+            yield from self._close(origin, name, incarnation)
+            _mine, now, _peers = need((yield name, ApNode.status))
+            theirs, head, _ack, _none = need((yield origin, lambda n: n.pull(1 << 60, "repair")))
+            again, _head, _boot, entries = need((yield origin, ApNode.scan))
+            if again != theirs:
+                return
+            rows = entries
+            need((yield name, lambda n, o=origin, rows=rows: n.apply(incarnation, o, "*", "", rows)))
+            position = str(Position(theirs, head, now))
+            # Refused: the zone's replicator was faster.
+            yield name, lambda n, o=origin, p=position: n.apply(incarnation, o, "", p, [])
+
+        def readmit(node: ApNode) -> None:
+            if node.memory.incarnation != incarnation:
+                raise Refused("guard")
+            node.memory.state = "member"
+
+        yield name, readmit
+        self.result.repairs += 1
+
+    def _close(self, origin: str, name: str, incarnation: str) -> Talk:
+        """From now on ``origin`` applies nothing more of the history that was cut."""
+        if "cut history not closed" in self.controls:
+            return
+        theirs, _now, peers = need((yield origin, ApNode.status))
+        raw, closed = peers.get(name, ""), str(Position(f"{incarnation}-closed", 0, None))
+        need((yield origin, lambda n: n.apply(theirs, name, raw, closed, [])))
+
+    def _settle(self) -> None:
+        """No more faults, all clocks right, and enough time for every version of the future to come."""
+        self.network.quiet = True
+        self.network.cut.clear()
+        self.network.lagging.clear()
+        for node in self.nodes.values():
+            node.offset = 0
+        states = [n.memory for n in self.nodes.values()]
+        versions = [held[0] for s in states for held in s.values.values()] + [p[0] for s in states for p in s.parked]
+        latest = max((Version.parse(v).milliseconds for v in versions), default=0)
+        clock = next(iter(self.nodes.values())).clock()
+        self.events.run(self.events.now + 150.0 + max(0, latest - clock) / 10)
+
+    def _check(self) -> str | None:
+        first, *others = (n.memory for n in self.nodes.values())
+        for other in others:
+            if other.values != first.values:
+                different = [k for k in KEYS if other.values.get(k) != first.values.get(k)]
+                return f"not converged: {[(k, first.values.get(k), other.values.get(k)) for k in different]}"
+        for write in self.acknowledged:
+            if write.sequence > self.cut_after.get((write.origin, write.incarnation), 1 << 60):
+                continue
+            held = first.values.get(write.key)
+            if held is None or newer(write.version, held[0]):
+                what = "a delete came undone" if write.value is None else "a write was lost"
+                return f"{what}: {write}, in the end {held}"
+            if held[0] == write.version and held[1] != write.value:
+                return f"one version, two values: {write}, in the end {held}"
+        return None

@@ -1,0 +1,1 @@
+"""Simulation: pure code in a simulated world. SIMULATION_SEEDS sets the number of seeds (10,000)."""

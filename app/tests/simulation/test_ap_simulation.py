@@ -1,0 +1,42 @@
+"""The AP face over thousands of seeded histories: convergence, deletes that stay, read-your-writes; and controls."""
+
+from __future__ import annotations
+
+import pytest
+from ap_world import CONTROLS, ApWorld, Result
+from seeds import WANTED, explain, run_seeds
+
+CONTROL_SEEDS = 4000
+AP_WANTED = WANTED * 3 // 10
+
+
+def run(seed: int, controls: frozenset[str]) -> Result:
+    return ApWorld(seed, controls).run()
+
+
+def test_every_history_converges_and_keeps_its_promises() -> None:
+    total = run_seeds(run, AP_WANTED)
+    assert not total.problems, explain("ap", total)
+    assert total.busy >= AP_WANTED
+    assert total.quiet < total.busy / 10
+    assert total.operations > total.busy * 40
+    for kind in (
+        "blank",
+        "older data",
+        "crash",
+        "last writes lost",
+        "partition",
+        "clock jumps",
+        "lag",
+        "entry parked",
+        "outbox trimmed past a peer",
+    ):
+        assert total.faults[kind] > total.busy / 100, f"{kind} hardly ever took effect"
+    print(f"{total.busy} busy seeds, {total.quiet} quiet, {total.operations} operations, {total.repairs} full merges")
+
+
+@pytest.mark.parametrize("control", sorted(CONTROLS))
+def test_negative_control(control: str) -> None:
+    total = run_seeds(run, CONTROL_SEEDS, frozenset({control}), CONTROL_SEEDS)
+    assert total.problems, f"{control}: no violation in {CONTROL_SEEDS} seeds"
+    print(f"{control}: {explain('ap', total, frozenset({control}))}")

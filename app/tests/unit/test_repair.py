@@ -1,0 +1,190 @@
+"""What `holdfast repair` decides, on nodes that answer at once. Under faults: tests/simulation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from holdfast.contract import NotDone, Query, Register, Reply
+from holdfast.guard import FENCED, MEMBER, RECOVERING, Guard
+from holdfast.repair import heal, readmit
+from holdfast.repair_all import heal_all, readmit_all, usable
+from holdfast.repair_plan import (
+    Code,
+    Differs,
+    Look,
+    Move,
+    Moved,
+    Page,
+    Round,
+    Rows,
+    Seen,
+    Step,
+    Steps,
+    Stopped,
+    Told,
+    split,
+    valid,
+)
+
+NAMES = ("a", "b", "c")
+
+
+def guard(node: str, epoch: int = 1, state: str = MEMBER, region_epoch: int = 1) -> Guard:
+    return Guard(state, "lab", node, region_epoch, epoch, f"inc-{node}")
+
+
+def seen(*guards: Guard | None, empty: bool = False) -> dict[str, Seen]:
+    return {n: Seen(g, empty, f"run-{n}") for n, g in zip(NAMES, guards, strict=False)}
+
+
+class Nodes:
+    """Guards and registers in memory; a name in ``away`` does not answer."""
+
+    def __init__(self, *guards: Guard | None) -> None:
+        self.guards: dict[str, Guard | None] = dict(zip(NAMES, guards, strict=True))
+        self.data: dict[str, dict[str, Register]] = {n: {} for n in NAMES}
+        self.away: set[str] = set()
+        self.largest_round = 0
+
+    def put(self, node: str, key: str, counter: int, value: str) -> None:
+        self.data[node][key] = Register(f"{counter:016x}", "v", value)
+
+    def drive(self, steps: Steps) -> object:
+        told: list[Told] | None = None
+        try:
+            while True:
+                wanted: Round = next(steps) if told is None else steps.send(told)
+                self.largest_round = max(self.largest_round, len(wanted))
+                told = [self.answer(node, step) for node, step in wanted]
+        except StopIteration as end:
+            return end.value
+
+    def answer(self, node: str, step: Step) -> Told:
+        if node in self.away:
+            return NotDone("connect", True)
+        held, data = self.guards[node], self.data[node]
+        if isinstance(step, Look):
+            return Seen(held, not data, f"run-{node}")
+        if isinstance(step, Move):
+            if step.expected != held:
+                return Differs(held)
+            self.guards[node] = step.new
+            return Moved()
+        if step.guard != held:
+            return Differs(held)
+        if isinstance(step, Page):
+            return Rows(f"run-{node}", "0", tuple((k, r.tag) for k, r in data.items()))
+        register = data.get(step.key, Register("", "v", None))
+        if isinstance(step.request, Query):
+            return Reply(register)
+        if step.request.register.tag > register.tag:
+            data[step.key] = step.request.register
+        return Reply(step.request.register)
+
+
+def quiet(_phase: str, _source: str, _looked: int, _copied: int) -> None:
+    pass
+
+
+def test_who_is_valid() -> None:
+    assert set(valid(seen(guard("a"), guard("b"), None), NAMES, "lab", frozenset())) == {"a", "b"}
+    assert set(valid(seen(guard("a"), guard("b"), guard("c", state=RECOVERING)), NAMES, "lab", frozenset("a"))) == {"b"}
+    stale = seen(guard("a", 3), guard("b", 3), guard("c", 2))
+    assert set(valid(stale, NAMES, "lab", frozenset())) == {"a", "b"}
+    interrupted = valid(seen(guard("a", 3), guard("b", 2), None), NAMES, "lab", frozenset())
+    assert set(interrupted) == {"a", "b"}
+    assert split(interrupted, NAMES)
+    assert not split(valid(stale, NAMES, "lab", frozenset()), NAMES)
+    older = seen(guard("a", 1, region_epoch=2), guard("b", 9), guard("c", 1, region_epoch=2))
+    assert set(valid(older, NAMES, "lab", frozenset())) == {"a", "c"}
+
+
+def test_the_largest_tag_of_both_others_wins_and_rounds_stay_small() -> None:
+    nodes = Nodes(guard("a"), guard("b"), None)
+    for i in range(100):
+        nodes.put("a", f"k{i}", 1, "old")
+    nodes.put("b", "k1", 2, "new")
+    nodes.put("b", "only", 1, "b's")
+    healed = nodes.drive(heal("c", NAMES, "lab", "fresh", quiet))
+    assert nodes.guards["c"] == Guard(RECOVERING, "lab", "c", 1, 1, "fresh")
+    assert {n: g.membership_epoch for n, g in nodes.guards.items() if g} == {"a": 2, "b": 2, "c": 1}
+    assert nodes.drive(readmit("c", healed, NAMES, "lab")) == Guard(MEMBER, "lab", "c", 1, 2, "fresh")  # type: ignore[arg-type]
+    assert len(nodes.data["c"]) == 101
+    assert nodes.data["c"]["k1"].value == "new"
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        (guard("c", state=FENCED), Code.FENCED),
+        (replace(guard("c"), node="z"), Code.WRONG_NODE),
+        (None, Code.DATA_WITHOUT_GUARD),
+    ],
+)
+def test_refused_targets(target: Guard | None, code: Code) -> None:
+    nodes = Nodes(guard("a"), guard("b"), target)
+    nodes.put("c", "k", 1, "v")
+    with pytest.raises(Stopped) as stopped:
+        nodes.drive(heal("c", NAMES, "lab", "fresh", quiet))
+    assert stopped.value.code is code
+    assert nodes.guards["c"] == target, "nothing was changed"
+
+
+def test_an_older_region_epoch_must_be_emptied_first() -> None:
+    nodes = Nodes(guard("a", region_epoch=2), guard("b", region_epoch=2), guard("c", state=RECOVERING))
+    nodes.put("c", "k", 1, "v")
+    with pytest.raises(Stopped) as stopped:
+        nodes.drive(heal("c", NAMES, "lab", "fresh", quiet))
+    assert stopped.value.code is Code.MUST_EMPTY
+    nodes.data["c"].clear()
+    nodes.drive(heal("c", NAMES, "lab", "fresh", quiet))
+
+
+def test_one_other_node_is_not_enough() -> None:
+    nodes = Nodes(guard("a"), guard("b"), None)
+    nodes.away = {"b"}
+    with pytest.raises(Stopped) as stopped:
+        nodes.drive(heal("c", NAMES, "lab", "fresh", quiet))
+    assert stopped.value.code is Code.NO_MAJORITY
+    assert nodes.guards["c"] is None
+
+
+def test_a_suspect_is_no_source_for_another() -> None:
+    nodes = Nodes(guard("a"), guard("b"), None)
+    with pytest.raises(Stopped) as stopped:
+        nodes.drive(heal("c", NAMES, "lab", "fresh", quiet, suspects=frozenset({"b"})))
+    assert stopped.value.code is Code.NO_MAJORITY
+
+
+def test_emptied_again_during_the_heal_is_not_readmitted() -> None:
+    nodes = Nodes(guard("a"), guard("b"), None)
+    healed = nodes.drive(heal("c", NAMES, "lab", "fresh", quiet))
+    nodes.guards["c"] = None
+    with pytest.raises(Stopped) as stopped:
+        nodes.drive(readmit("c", healed, NAMES, "lab"))  # type: ignore[arg-type]
+    assert stopped.value.code is Code.OVERTAKEN
+    assert nodes.guards["c"] is None
+
+
+def test_the_last_resort_takes_the_largest_tag_of_all_and_raises_the_region_epoch() -> None:
+    nodes = Nodes(guard("a", state=RECOVERING), None, guard("c", 4))
+    nodes.put("a", "k", 1, "a's")
+    nodes.put("c", "k", 2, "c's")
+    nodes.put("a", "only", 1, "x")
+    counter = iter(range(9))
+    guards = nodes.drive(heal_all(NAMES, "lab", lambda: f"fresh-{next(counter)}", quiet))
+    nodes.drive(readmit_all(guards))  # type: ignore[arg-type]
+    for held in nodes.data.values():
+        assert {k: r.value for k, r in held.items()} == {"k": "c's", "only": "x"}
+    assert {(g.state, g.region_epoch, g.membership_epoch) for g in nodes.guards.values() if g} == {(MEMBER, 2, 5)}
+
+
+def test_the_last_resort_leaves_out_what_a_majority_has_left_behind() -> None:
+    two = seen(guard("a", state=RECOVERING, region_epoch=2), guard("b", state=RECOVERING, region_epoch=2), guard("c"))
+    assert usable(two, NAMES, "lab") == ["a", "b"]
+    one = seen(guard("a", state=RECOVERING, region_epoch=2), guard("b", state=RECOVERING), guard("c"))
+    assert usable(one, NAMES, "lab") == ["a", "b", "c"]
+    with pytest.raises(Stopped):
+        usable({"a": two["a"]}, NAMES, "lab")
