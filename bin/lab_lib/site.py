@@ -1,11 +1,12 @@
 """Runs playbooks/site.yml on the lab, a line for each play, and says what failed where."""
 
+import json
 import os
 import re
 import time
 
 from . import paths
-from .report import Problem, Report, Step
+from .report import Problem, Report, Step, last_lines
 
 FAILED = re.compile(r"^(?:\[ERROR\]: |fatal: |failed: )(.*)")
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)")
@@ -15,6 +16,19 @@ def playbook_environment() -> dict[str, str]:
     """Our own environment's Ansible first, no colour, whatever the user has set for Ansible elsewhere left out."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_") or name == "ANSIBLE_STRATEGY"}
     return {**kept, "PATH": f"{paths.VENV}/bin:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def said(failure: str) -> str:
+    """What a failed task says: its message and the end of its error output, for that is where the reason stands."""
+    host, arrow, result = failure.partition(" => ")
+    try:
+        fields = json.loads(result) if arrow else None
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        return failure[:400]
+    output = last_lines(str(fields.get("stderr") or fields.get("stdout") or ""), 8)
+    return f"{host} {str(fields.get('msg', ''))[:400]}" + (f"\n{output}" if output else "")
 
 
 class Watcher:
@@ -35,7 +49,7 @@ class Watcher:
             self.task = text[text.index("[") + 1 : text.rfind("]")]
             self.step.say(self.task)
         elif match := FAILED.match(text):
-            self.errors.append(f"{self.task}: {match[1]}"[:400])
+            self.errors.append(f"{self.task}: {said(match[1])}")
         elif match := RECAP.match(text):
             self.changed[match[1]] = int(match[3])
             if match[4] != "0" or match[5] != "0":

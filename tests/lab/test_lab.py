@@ -120,6 +120,15 @@ def test_watcher_reads_plays_changes_and_failed_hosts(state, capsys):
     assert "Every host answers" in capsys.readouterr().out
 
 
+def test_the_end_of_a_failed_tasks_output_is_shown():
+    """A build's log begins with what went well; the reason stands at its end."""
+    result = '{"changed": false, "msg": "Building failed", "stderr": "#1 fine\\n' + "#2 fine\\n" * 50 + 'E: Hash Sum mismatch"}'
+    shown = site.said(f"[lab-ops1]: FAILED! => {result}")
+    assert shown.startswith("[lab-ops1]: FAILED! Building failed\n") and shown.endswith("E: Hash Sum mismatch")
+    assert "#1 fine" not in shown
+    assert site.said("[lab-a1]: FAILED! => {not json") == "[lab-a1]: FAILED! => {not json"
+
+
 def test_round_trip_that_fails_is_a_problem_and_not_a_success(state, monkeypatch):
     monkeypatch.setattr(roundtrip, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(roundtrip, "ask", lambda *_, **__: (503, {"error": {"code": "no_quorum"}}))
