@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from . import hosts, machine, paths, roundtrip, secrets_files, site
+from . import hosts, machine, nodes, paths, roundtrip, secrets_files, site
 from .report import Problem, Report
 
 
@@ -21,22 +21,29 @@ def main(arguments: list[str], usage: str) -> int:
         print(f"Cause: bin/lab has no command {command!r}\nCure:  bin/lab --help lists them")
         return 2
     try:
-        return commands[command](rest)
+        code = commands[command](rest)
+        sys.stdout.flush()
+        return code
     except Problem as problem:
         print(f"Cause: {problem.cause}\nCure:  {problem.cure}")
         return 1
+    except BrokenPipeError:  # whoever read our output has had enough, as in `bin/lab status | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("\nStopped. bin/lab goes on where it was; bin/lab down removes what is there.")
         return 130
 
 
 def up(_: list[str]) -> int:
-    report = _checked_report("up", 9)
+    report = _checked_report("up", 10)
     try:
         lab = _create(report)
         serving = any(roundtrip.health(edge, "cp") == "ready" for edge in roundtrip.edges(lab)) if paths.CA_FILE.exists() else False
         with report.step("Run playbooks/site.yml") as step:
             step.note = site.converge(report, step, first_time=not serving)
+        with report.step("Heal nodes that lost their data") as step:
+            step.note = nodes.heal(report, lab)
         with report.step("Write and read through every zone") as step:
             step.note = roundtrip.run(lab)
     except Problem as problem:
@@ -96,6 +103,7 @@ def _create(report: Report) -> hosts.Lab:
 def status(rest: list[str]) -> int:
     if not machine.engine_answers() or not hosts.owner():
         raise Problem("there is no lab on this machine", "bin/lab makes one")
+    hosts.check_owner()
     lab = hosts.read_inventory()
     if rest == ["--json"]:
         print(json.dumps(_as_json(lab), indent=2))
@@ -115,13 +123,15 @@ def _as_json(lab: hosts.Lab) -> dict[str, object]:
 
 
 def _show(lab: hosts.Lab) -> None:
-    print(f"\n{'host':<9} {'address':<14} {'region':<7} {'zone':<5} {'state':<8} {'CP :5001':<12} AP :5002")
+    print(f"\n{'host':<9} {'address':<14} {'region':<7} {'zone':<5} {'state':<8} {'CP :5001':<12} {'AP :5002':<12} node")
     by_address = {edge.address: edge for edge in roundtrip.edges(lab)}
+    states = nodes.states(lab)
     for host in lab.hosts:
         state = "running" if hosts.running(host.name) else "stopped"
         edge = by_address.get(host.address)
         cp, ap = (roundtrip.health(edge, "cp"), roundtrip.health(edge, "ap")) if edge and state == "running" else ("-", "-")
-        print(f"{host.name:<9} {host.address:<14} {host.region:<7} {host.zone:<5} {state:<8} {cp:<12} {ap}")
+        node = states.get(host.name, "-")
+        print(f"{host.name:<9} {host.address:<14} {host.region:<7} {host.zone:<5} {state:<8} {cp:<12} {ap:<12} {node}")
 
 
 NEXT = """

@@ -37,6 +37,8 @@ class Lab:
 
 def read_inventory() -> Lab:
     """The inventory is the only list of hosts; Ansible reads it for us."""
+    if not (paths.VENV / "bin" / "ansible-inventory").exists():
+        raise Problem("this checkout has no Python environment yet", "sudo bin/lab makes it, and the lab")
     done = subprocess.run(
         [f"{paths.VENV}/bin/ansible-inventory", "-i", str(paths.INVENTORY), "--list"], capture_output=True, text=True, cwd=paths.ROOT
     )
@@ -87,13 +89,18 @@ def owner() -> str:
     return docker("container", "inspect", "-f", f'{{{{index .Config.Labels "{LABEL}"}}}}', names[0]).stdout.strip() if names else ""
 
 
-def make(report: Report, lab: Lab, image: str) -> str:
-    """Have every host running, with our key in and its host key recorded; returns a note."""
+def check_owner() -> None:
+    """Leave a lab alone that another checkout made."""
     if (other := owner()) and other != str(paths.ROOT):
         raise Problem(
             f"another lab is on this machine, made from {other}",
             f"use that one, or remove it: {other}/bin/lab down (or bin/lab down --any here)",
         )
+
+
+def make(report: Report, lab: Lab, image: str) -> str:
+    """Have every host running, with our key in and its host key recorded; returns a note."""
+    check_owner()
     _make_key(report)
     _make_network(report, lab)
     with concurrent.futures.ThreadPoolExecutor() as pool:

@@ -79,6 +79,20 @@ def test_lab_of_another_checkout_is_left_alone(state, monkeypatch):
             act(report.Report("try", 1, state / "log"))
 
 
+def test_no_environment_yet_is_a_cause_and_a_cure(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "VENV", tmp_path)
+    with pytest.raises(report.Problem, match="no Python environment") as caught:
+        hosts.read_inventory()
+    assert "bin/lab" in caught.value.cure
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{ROOT}/bin/lab --help | head -c 1; exit ${{PIPESTATUS[0]}}"], capture_output=True
+    )
+    assert done.returncode in (0, 141) and b"Traceback" not in done.stderr
+
+
 def test_secrets_are_made_once_strong_and_private(state):
     assert secrets_files.make() == "8 made"
     first = {place: place.read_text() for place in state.rglob("*") if place.is_file()}
