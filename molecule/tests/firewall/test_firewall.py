@@ -1,0 +1,211 @@
+"""The host firewall from the network's side: each rule is tried by somebody who is let in and by somebody who is not."""
+
+import json
+import socket
+import ssl
+import subprocess
+import time
+
+import pytest
+from clients import ROOT, USERS_ENVIRONMENT, Client, wait_until_ready
+
+
+def connects(address: str, port: int, seconds: float = 2.0) -> bool:
+    """From this machine, which is the lab's control machine."""
+    try:
+        with socket.create_connection((address, port), timeout=seconds):
+            return True
+    except OSError:
+        return False
+
+
+def connects_from(host, address: str, port: int, inside: str = "") -> bool:
+    """From a host of the lab; ``inside`` goes before the command, such as `ip netns exec x`."""
+    return host.run(f"{inside} timeout 2 bash -c '</dev/tcp/{address}/{port}'").rc == 0
+
+
+def play(*arguments: str, playbook: str = "playbooks/hosts.yml") -> subprocess.CompletedProcess[str]:
+    command = [ROOT / ".venv/bin/ansible-playbook", playbook, "-i", "inventories/lab", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=USERS_ENVIRONMENT, capture_output=True, text=True)
+
+
+def table(lab, name: str, table_name: str = "holdfast") -> str:
+    return lab.host(name).run(f"nft list table inet {table_name}").stdout
+
+
+def test_who_reaches_what(lab):
+    """Both ways: what must be open is, and what must not be is not, for each kind of neighbour."""
+    zone, other_zone, *_ = lab.serving
+    address = {name: host["address"] for name, host in lab.hosts.items()}
+    cases = [
+        # from (None: the control machine), to, port, open
+        ("lab-dr1", zone, 5001, True),
+        ("lab-dr1", zone, 5002, True),
+        (other_zone, zone, 6379, True),
+        (zone, "lab-ops1", 5000, True),
+        (None, zone, 22, True),
+        (None, "lab-ops1", 22, True),
+        ("lab-dr1", zone, 6379, False),
+        ("lab-ops1", zone, 6379, False),
+        (None, zone, 6379, False),
+        (other_zone, zone, 22, False),
+        ("lab-dr1", "lab-ops1", 22, False),
+        (other_zone, zone, 8000, False),
+        (other_zone, zone, 8404, False),
+        (other_zone, "lab-dr1", 5001, False),
+    ]
+    wrong = []
+    for source, target, port, is_open in cases:
+        seen = connects_from(lab.host(source), address[target], port) if source else connects(address[target], port)
+        if seen != is_open:
+            wrong.append(f"{source or 'control'} -> {target}:{port} is {'open' if seen else 'closed'}")
+    assert not wrong
+
+
+@pytest.fixture
+def attacker(lab):
+    """A neighbour on the same network with routes of its own choice: a name space beside the standby host."""
+    host, inside = lab.host("lab-dr1"), "ip netns exec attacker"
+    victim = lab.hosts[lab.serving[0]]["address"]
+    free = victim.rsplit(".", 1)[0] + ".200"
+    for command in (
+        "ip netns add attacker",
+        "ip link add attacker0 link eth0 type macvlan mode bridge",
+        "ip link set attacker0 netns attacker",
+        f"{inside} ip address add {free}/24 dev attacker0",
+        f"{inside} ip link set attacker0 up",
+        f"{inside} sysctl -q net.ipv4.conf.all.route_localnet=1",
+        f"{inside} ip route add 127.0.0.1/32 via {victim}",
+        f"{inside} ip route add 172.16.0.0/14 via {victim}",
+    ):
+        host.check_output(command)
+    yield lambda address, port: connects_from(host, address, port, inside)
+    host.check_output("ip netns delete attacker")
+
+
+def test_containers_and_loopback_are_closed_to_neighbours(lab, attacker):
+    """Docker lets a neighbour in that routes to a container's address, or to 127.0.0.1 for what is published there.
+
+    The control: without the rules both succeed, or this test would show nothing.
+    """
+    name = lab.serving[0]
+    host = lab.host(name)
+    inner = host.check_output("docker inspect app_cp_1 -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}'")
+    image = host.check_output("docker inspect app_cp_1 -f '{{.Config.Image}}'")
+    host.check_output(f"docker run -d --rm --name loopback -p 127.0.0.1:18080:8000 --entrypoint python3 {image} -m http.server 8000")
+    try:
+        targets = [(inner, 8000), ("127.0.0.1", 18080)]
+        end = time.monotonic() + 20
+        while not all(connects_from(host, *target) for target in targets):
+            assert time.monotonic() < end, "the host itself does not reach its containers"
+        assert attacker(lab.hosts[name]["address"], 5001), "the attacker is not on the network at all"
+        assert [attacker(*target) for target in targets] == [False, False]
+        host.check_output("nft delete table inet holdfast")
+        assert [attacker(*target) for target in targets] == [True, True]
+    finally:
+        host.check_output("systemctl restart holdfast-firewall")
+        host.check_output("docker stop -t 1 loopback")
+    assert [attacker(*target) for target in targets] == [False, False]
+
+
+def test_dockers_rules_are_left_alone_and_the_rules_come_before_docker(lab, host_name):
+    host = lab.host(host_name)
+    assert "chain DOCKER" in host.check_output("nft list ruleset")
+    assert not host.service("nftables").is_enabled
+    assert host.service("holdfast-firewall").is_enabled
+    assert "docker.service" in host.check_output("systemctl show -p Before holdfast-firewall")
+    assert "policy drop" in table(lab, host_name)
+
+
+def test_changing_the_rules_under_load_fails_no_request(lab):
+    wait_until_ready(lab)
+    clients = [Client(lab, edge, mode) for edge in lab.edges for mode in ("cp", "ap")]
+    for client in clients:
+        client.start()
+    more = [{"name": "more", "ports": [8999], "from": ["192.0.2.0/24"]}]
+    zones = [h["address"] for h in lab.hosts.values() if h["region"] == "east"]
+    base = [{"name": "edge", "ports": [5001, 5002], "from": ["any"]}, {"name": "node", "ports": [6379], "from": [*zones, "containers"]}]
+    try:
+        done = play("--tags", "firewall", "--limit", "serving", "-e", json.dumps({"firewall_openings": base + more}))
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert all("8999" in table(lab, name) for name in lab.serving)
+    finally:
+        back = play("--tags", "firewall", "--limit", "serving")
+        for client in clients:
+            client.over.set()
+            client.join(timeout=30)
+    assert back.returncode == 0, back.stdout[-3000:]
+    assert all("8999" not in table(lab, name) for name in lab.serving)
+    assert not [failure for client in clients for failure in client.failed[:1]]
+    assert all(client.done > 50 for client in clients), "the clients did not get through enough requests"
+
+
+def test_a_lock_out_takes_itself_back(lab):
+    """Rules that would close SSH for the control machine: the run says so, and the host opens again by itself."""
+    name = "lab-dr1"
+    address = lab.hosts[name]["address"]
+    before = table(lab, name)
+    started = time.monotonic()
+    done = play("--tags", "firewall", "--limit", name, "-e", '{"firewall_admin_networks": ["203.0.113.7"], "firewall_revert_seconds": 25}')
+    assert done.returncode != 0
+    assert "take themselves back" in done.stdout and "firewall_admin_networks" in done.stdout, done.stdout[-3000:]
+    assert not connects(address, 22), "the host was not locked out, so this test shows nothing"
+    while not connects(address, 22):
+        assert time.monotonic() < started + 120, "the host is still locked out"
+        time.sleep(1)
+    assert "203.0.113.7" not in table(lab, name) and table(lab, name).split("{")[1][:80] == before.split("{")[1][:80]
+    lab.host(name).check_output("systemctl restart holdfast-firewall")
+    assert connects(address, 22), "the next boot would have locked out"
+    again = play("--tags", "firewall", "--limit", name)
+    assert again.returncode == 0, again.stdout[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"firewall_openings": [{"name": "wrong", "ports": [70000], "from": ["any"]}]}, "wrong has the ports"),
+        ({"firewall_openings": [{"name": "wrong", "ports": [80], "from": ["10.0.0.300"]}]}, "'10.0.0.300'"),
+        ({"firewall_openings": [{"name": "wrong", "ports": [80], "from": []}]}, "open from nowhere"),
+        ({"firewall_admin_networks": []}, "firewall_admin_networks is empty"),
+    ],
+)
+def test_wrong_openings_are_refused_before_anything_changes(lab, variables, said):
+    before = table(lab, "lab-dr1").split("counter")[0]
+    done = play("--limit", "lab-dr1", "-e", json.dumps(variables), playbook="playbooks/site.yml")
+    assert done.returncode == 2 and said in done.stdout, done.stdout[-3000:]
+    assert "changed=0" in done.stdout
+    assert table(lab, "lab-dr1").split("counter")[0] == before
+
+
+def test_isolation_cuts_at_once_and_holds_until_rejoin(lab):
+    name = lab.serving[-1]
+    address = lab.hosts[name]["address"]
+    here = "molecule/tests/firewall/isolation.yml"
+    link = lab.tls_context().wrap_socket(socket.create_connection((address, 5001), timeout=3), server_hostname=address)
+    request = f"GET /health HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()
+
+    def answered() -> bool:
+        try:
+            link.sendall(request)
+            return b" 200 " in link.recv(65536)
+        except (OSError, ssl.SSLError):
+            return False
+
+    assert answered(), "the connection did not work to begin with"
+    try:
+        done = play("--limit", name, "-e", "verb=isolate", playbook=here)
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert not answered(), "an established connection goes on"
+        assert not connects(address, 5001) and connects(address, 22)
+        assert not connects_from(lab.host(name), lab.hosts["lab-ops1"]["address"], 5000), "the host still reaches out"
+        subprocess.run(["docker", "restart", name], check=True, capture_output=True)
+        end = time.monotonic() + 60
+        while not connects(address, 22):
+            assert time.monotonic() < end, "SSH is not back after a reboot"
+        assert not connects(address, 5001), "a reboot ends the isolation"
+    finally:
+        back = play("--limit", name, "-e", "verb=rejoin", playbook=here)
+    assert back.returncode == 0, back.stdout[-3000:]
+    link.close()
+    wait_until_ready(lab)
+    assert "No such file" in lab.host(name).run("nft list table inet holdfast_isolation").stderr
