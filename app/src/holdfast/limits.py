@@ -11,10 +11,13 @@ from collections.abc import Callable
 
 from flask import Flask, g, request
 from flask_limiter import Limiter
+from limits import RateLimitItem, parse_many
 
+from .errors import RateLimited
 from .settings import Settings, Token
 
 UNLIMITED = "unlimited"
+TOO_MANY = "too many requests for this client"
 
 
 def client_address() -> str:
@@ -23,8 +26,11 @@ def client_address() -> str:
 
 
 def _who() -> str:
-    token: Token | None = g.get("token")
-    return f"token:{token.name}" if token is not None else f"address:{client_address()}"
+    return _name(g.get("token"), client_address())
+
+
+def _name(token: Token | None, address: str) -> str:
+    return f"token:{token.name}" if token is not None else f"address:{address}"
 
 
 def attach(app: Flask, settings: Settings, exempt: Callable[[], bool]) -> Limiter:
@@ -55,3 +61,31 @@ def retry_after(limiter: Limiter) -> int:
     """Seconds until the limit that was hit starts anew, at least 1."""
     current = limiter.current_limit
     return max(1, math.ceil(current.reset_at - time.time())) if current is not None else 1
+
+
+class Check:
+    """Counts one request outside Flask's dispatch, in the very counters Flask-Limiter uses for all others."""
+
+    #: The scope Flask-Limiter gives to application-wide limits; a counter's key is (who, scope).
+    _SCOPE = "global"
+
+    def __init__(self, limiter: Limiter, settings: Settings) -> None:
+        self._strategy = limiter.limiter
+        self._default = _parse(settings.rate_limits)
+        self._own = {t.name: _parse(t.rate_limit) for t in settings.tokens if t.rate_limit is not None}
+
+    def __call__(self, token: Token | None, address: str) -> None:
+        """Raises RateLimited, with the seconds until the limit that was hit starts anew."""
+        items = self._default if token is None else self._own.get(token.name, self._default)
+        if not items:
+            return
+        who = _name(token, address)
+        for item in items:
+            if not self._strategy.hit(item, who, self._SCOPE):
+                reset = self._strategy.get_window_stats(item, who, self._SCOPE).reset_time
+                raise RateLimited(TOO_MANY, max(1, math.ceil(reset - time.time())))
+
+
+def _parse(text: str) -> tuple[RateLimitItem, ...]:
+    """In the order in which Flask-Limiter counts them; none for ``unlimited``."""
+    return () if text == UNLIMITED else tuple(sorted(parse_many(text)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from .ap_service import ApService
 from .audit import Audit
@@ -13,12 +14,22 @@ from .nodes import Nodes
 from .settings import Settings
 from .staleness import StalenessWatch
 
+#: How old another worker's view may be in a scrape of this one.
+PUBLISH_SEC = 0.5
+
 
 class Runtime:
-    """Exactly one of ``cp`` and ``ap`` is set, by the mode."""
+    """Exactly one of ``cp`` and ``ap`` is set, by the mode.
 
-    def __init__(self, settings: Settings) -> None:
+    ``shared_directory`` is what the workers of one instance have in common: made anew at each start of the instance, on
+    memory where there is some, gone when it ends; None where there is one process only. The subdirectory ``metrics`` is
+    prometheus_client's; other names are free. A worker is known there by its process id, which is unique among the
+    living.
+    """
+
+    def __init__(self, settings: Settings, shared_directory: Path | None = None) -> None:
         self.settings = settings
+        self.shared_directory = shared_directory
         self.metrics = Metrics(settings.mode, settings.node_names)
         self.audit = Audit(settings.secret_key, settings.audit_pseudonymise)
         self.nodes = Nodes(
@@ -29,7 +40,9 @@ class Runtime:
         self.cp: CpService | None = None
         self.ap: ApService | None = None
         self._staleness: StalenessWatch | None = None
-        self._draining = threading.Event()
+        self._draining = False
+        self._ended = threading.Event()
+        self._publisher = threading.Thread(target=self._publish, name="publisher", daemon=True)
         if settings.mode == "cp":
             self.cp = CpService(self.nodes, settings.network_timeout_sec)
         else:
@@ -51,23 +64,29 @@ class Runtime:
 
     def start(self) -> None:
         self.nodes.start()
+        self._publisher.start()
         if self._staleness is not None:
             self._staleness.start()
 
     def stop(self) -> None:
+        self._ended.set()
         if self._staleness is not None:
             self._staleness.stop()
         self.nodes.stop()
 
     def drain(self) -> None:
-        """From now on not ready; requests are still answered."""
-        self._draining.set()
+        """From now on not ready; requests are still answered. Takes no lock: signal handlers call it."""
+        self._draining = True
 
     def not_ready(self) -> str | None:
         """None if this instance can keep its mode's promise now, otherwise the reason's code. Does no I/O."""
-        if self._draining.is_set():
+        if self._draining:
             return "draining"
         return self.cp.not_ready() if self.cp is not None else self.need_ap().not_ready()
+
+    def _publish(self) -> None:
+        while not self._ended.wait(PUBLISH_SEC):
+            self.metrics.publish()
 
 
 def connection_counter(metrics: Metrics) -> Callable[[str, bool], None]:
@@ -80,7 +99,7 @@ def connection_counter(metrics: Metrics) -> Callable[[str, bool], None]:
 
 
 def expose_nodes(metrics: Metrics, nodes: Nodes) -> None:
-    metrics.per_node(
+    metrics.worst_per_node(
         "circuit_breaker_state",
         "0 closed, 1 half open, 2 open.",
         lambda: {n: float(b.state) for n, b in nodes.breakers.items()},

@@ -73,7 +73,8 @@ class Settings:
     breaker_probe_sec: float
     rate_limits: str
     trusted_proxy_count: int
-    threads: int
+    workers: int
+    requests_at_once: int
     drain_sec: float
     audit_pseudonymise: bool
     outbox_max_entries: int
@@ -278,7 +279,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         breaker_probe_sec=env.number("CIRCUIT_BREAKER_PROBE_SEC", 2, 0.05, 3600),
         rate_limits=check_rate_limits("RATE_LIMITS", env.text("RATE_LIMITS", "1000 per hour;100 per minute")),
         trusted_proxy_count=env.whole("TRUSTED_PROXY_COUNT", 1, 0, 10),
-        threads=env.whole("THREADS", 16, 1, 512),
+        workers=env.whole("WORKERS", 1, 1, 32),
+        requests_at_once=env.whole("REQUESTS_AT_ONCE", 64, 1, 4096),
         drain_sec=env.number("DRAIN_SEC", 5, 0, 600),
         audit_pseudonymise=env.switch("AUDIT_PSEUDONYMISE", "off"),
         outbox_max_entries=env.whole("OUTBOX_MAX_ENTRIES", 1_000_000, 1, 1_000_000_000),
