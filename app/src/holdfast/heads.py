@@ -2,8 +2,8 @@
 
 Guarantee: whatever ``simple`` accepts, the server's full parser accepts too and understands in the same way (same
 method, target, header values, length of the body, and end). Everything that could be understood in two ways, or is
-rare, is left to that parser: transfer codings, repeated or unusual headers, other methods and versions, bytes outside
-printable ASCII, heads that have not arrived whole. Pure: no I/O.
+rare, is left to that parser: transfer codings, repeated or unusual headers, other methods, routes and versions, bytes
+outside printable ASCII, heads that have not arrived whole. Pure: no I/O.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 MAX_LINE, MAX_HEAD, MAX_HEADERS = 4096, 8192, 40
 _HEAD = re.compile(
-    rb"(GET|POST|DELETE) (/(?:read|write)/[!-~]*) HTTP/1\.1\r\n((?:[A-Za-z][A-Za-z0-9-]*:[\t -~]*\r\n)+)\r\n"
+    rb"(GET(?= /r)|POST(?= /w)|DELETE(?= /w)) (/(?:read|write)/[!-~]*) HTTP/1\.1\r\n"
+    rb"((?:[A-Za-z][A-Za-z0-9-]*:[\t -~]*\r\n)+)\r\n"
 )
 _HEADER = re.compile(r"([A-Za-z0-9-]+):[\t ]*([^\r]*)\r\n")
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,9}")

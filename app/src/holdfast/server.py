@@ -87,12 +87,14 @@ class Connection:
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
+    sockets: list[Any]
     _draining = False
 
     def patch(self) -> None:
         """Runs in the new worker before the application is imported."""
         monkey.patch_all()
-        self.sockets = [green.socket(s.FAMILY, socket.SOCK_STREAM, fileno=s.sock.detach()) for s in self.sockets]
+        inherited: list[Any] = self.sockets
+        self.sockets = [green.socket(s.FAMILY, socket.SOCK_STREAM, fileno=s.sock.detach()) for s in inherited]
 
     def run(self) -> None:
         self._connections: set[Connection] = set()
