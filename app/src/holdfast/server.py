@@ -311,12 +311,12 @@ class Server(BaseApplication):  # type: ignore[misc]
         shutil.rmtree(self.shared, ignore_errors=True)
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, kind: type[Server] = Server) -> None:
     """Blocks until the server has ended; exits the process."""
     logs.configure(settings.log_level, {"mode": settings.mode, "zone": settings.zone})
     shared = _shared_directory()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared / "metrics")
-    Server(settings, shared).run()
+    kind(settings, shared).run()
 
 
 def _shared_directory() -> Path:
