@@ -4,8 +4,8 @@
 
 Needs redis-server, wrk and, unless left out, etcd and webdis (Debian: redis-server, wrk, etcd-server, webdis).
 Everything is on: tokens, the limiter counts, metrics, audit, and every store is on disk before it is acknowledged.
-The rounds alternate over all targets; figures are medians. "At half" is with pauses on each connection so that about half of the
-peak is asked for.
+The rounds alternate over all targets; figures are medians. "At half" is with pauses on each
+connection so that about half of the peak is asked for.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ whichever way it came. Order: rate limit, token and role, key, body, the operati
 from __future__ import annotations
 
 import json
-import threading
+import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,14 +71,28 @@ class _Noted:
     version: str | None = None
 
 
+class _Slots:
+    """At most ``count`` holders at once, others wait. threading's own semaphores are slow under gevent."""
+
+    def __init__(self, count: int) -> None:
+        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(count):
+            self._free.put(None)
+
+    def __enter__(self) -> None:
+        self._free.get()
+
+    def __exit__(self, *_exc: object) -> None:
+        self._free.put(None)
+
+
 class Core:
     def __init__(self, runtime: Runtime, tokens: auth.Tokens, check: limits.Check) -> None:
         self._runtime, self._tokens, self._check = runtime, tokens, check
         settings = runtime.settings
         self._mode, self._max = settings.mode, settings.max_value_bytes
         self._session_key = derive_key(settings.secret_key, "holdfast session token 1")
-        self._slots = threading.BoundedSemaphore(settings.requests_at_once)
-        self._large = threading.BoundedSemaphore(LARGE_AT_ONCE)
+        self._slots, self._large = _Slots(settings.requests_at_once), _Slots(LARGE_AT_ONCE)
 
     def answer(self, asked: Asked) -> Answered:
         """Never raises: whatever goes wrong becomes an answer of the contract."""

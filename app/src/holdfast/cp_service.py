@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -165,28 +166,55 @@ class CpService:
         return self._run(key, write, send, RedisRegisters(self._nodes, voters), deadline) if send else decision
 
     def _run(self, key: str, operation: Read | Write, send: Send, storage: RedisRegisters, deadline: float) -> Decision:
-        inbox: queue.SimpleQueue[tuple[str, int, Reply | NotDone]] = queue.SimpleQueue()
-        while True:
-            for node in send.to:
-                storage.send(node, key, send.request, deadline, _deliver(inbox, node, send.phase))
+        return _Run(key, operation, storage, deadline).decide(send)
+
+
+class _Run:
+    """One operation on its way. Replies are fed to it on whatever thread brings them, so that the next phase is sent
+    at once and the waiting request wakes up for the decision only."""
+
+    def __init__(self, key: str, operation: Read | Write, storage: RedisRegisters, deadline: float) -> None:
+        self._key, self._operation, self._storage, self._deadline = key, operation, storage, deadline
+        self._lock = threading.Lock()
+        self._ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def decide(self, send: Send) -> Decision:
+        """Raises what the operation itself raised."""
+        self._send(send)
+        try:
+            problem = self._ended.get(timeout=max(0.0001, self._deadline - time.monotonic()))
+        except queue.Empty:
+            problem = None
+        if problem is not None:
+            raise problem
+        with self._lock:
+            self._operation.on_deadline()
+            if self._operation.decision is None:
+                raise RuntimeError("an operation must be decided at its deadline")
+            return self._operation.decision
+
+    def _send(self, send: Send) -> None:
+        for node in send.to:
+            self._storage.send(node, self._key, send.request, self._deadline, self._receiver(node, send.phase))
+
+    def _receiver(self, node: str, phase: int) -> Callable[[Reply | NotDone], None]:
+        def receive(reply: Reply | NotDone) -> None:
             following = None
-            while operation.decision is None and following is None:
+            with self._lock:
+                if self._operation.decision is not None:
+                    return
                 try:
-                    node, phase, reply = inbox.get(timeout=max(0.0, deadline - time.monotonic()) or 0.0001)
-                except queue.Empty:
-                    operation.on_deadline()
-                else:
-                    following = operation.on_reply(node, phase, reply)
-            if operation.decision is not None:
-                return operation.decision
-            if following is not None:
-                send = following
+                    following = self._operation.on_reply(node, phase, reply)
+                except Exception as problem:
+                    self._ended.put(problem)
+                    return
+                ended = self._operation.decision is not None
+            if ended:
+                self._ended.put(None)
+            elif following is not None:
+                self._send(following)
 
-
-def _deliver(
-    inbox: queue.SimpleQueue[tuple[str, int, Reply | NotDone]], node: str, phase: int
-) -> Callable[[Reply | NotDone], None]:
-    return lambda reply: inbox.put((node, phase, reply))
+        return receive
 
 
 def _explain(what: str, decision: Decision) -> str:
