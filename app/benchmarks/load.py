@@ -55,11 +55,11 @@ class Measured:
     errors: int
 
 
-def run(url: str, what: Requests, seconds: float, directory: Path, pause_ms: float = 0.0) -> Measured:
+def run(url: str, what: Requests, seconds: int, directory: Path, pause_ms: float = 0.0) -> Measured:
     """One run of wrk. With ``pause_ms`` a connection waits that long (0 to twice, at random) before it asks again."""
     script = directory / "load.lua"
     script.write_text(_script(what, pause_ms))
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--timeout", "10s", "-s", str(script), url]
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script), url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)  # noqa: S603
     found = re.search(r"^RESULT (\{.*\})$", done.stdout, re.M)
     if found is None:
