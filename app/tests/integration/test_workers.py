@@ -84,7 +84,10 @@ def test_an_open_breaker_shows_whichever_worker_is_asked(cluster: Cluster) -> No
 def test_the_shared_directory_goes_with_the_server(shared: Cluster) -> None:
     app = shared.run("serve", "cp", WORKERS="2")
     assert len(shared_directories(app)) == 1
-    assert shared_directories(app)[0].stat().st_mode & 0o077 == 0, "for its own user only"
+    made = shared_directories(app)[0]
+    assert made.stat().st_mode & 0o077 == 0, "for its own user only"
+    # gunicorn ends with an error when it is told to stop while a worker is still starting.
+    wait_for("both workers count", lambda: len(list((made / "metrics").glob("counter_*.db"))) == 2)
     app.process.terminate()
     assert app.process.wait(timeout=10) == 0
     assert shared_directories(app) == []
