@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(_arguments: argparse.Namespace) -> int:
     loaded = settings.load(os.environ)
+    _check_nodes(loaded)
     from .server import run  # late: the server is heavy and the other commands do not need it
 
     run(loaded)
@@ -51,9 +52,18 @@ def _replicate(_arguments: argparse.Namespace) -> int:
     loaded = settings.load(os.environ)
     if loaded.mode != "ap":
         raise SettingsError("APP_MODE is 'cp': `holdfast replicate` moves AP writes, set it to ap")
+    _check_nodes(loaded)
     from .replicate_server import run
 
     return run(loaded)
+
+
+def _check_nodes(loaded: settings.Settings) -> None:
+    from . import logs
+    from .start_check import check_nodes
+
+    logs.configure(loaded.log_level, {"mode": loaded.mode, "zone": loaded.zone})
+    check_nodes(loaded)
 
 
 def _bootstrap(arguments: argparse.Namespace) -> int:
