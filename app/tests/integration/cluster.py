@@ -174,11 +174,13 @@ class Reply:
 class App:
     """One `holdfast serve` or `holdfast replicate` process."""
 
-    def __init__(self, command: str, env: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, command: str, env: dict[str, str], log: Path, launch: tuple[str, ...] = ("-m", "holdfast")
+    ) -> None:
         self.port = int(env["LISTEN"].rpartition(":")[2])
         self.log = log
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast", command], env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT
+            [sys.executable, *launch, command], env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT
         )
         wait_for(f"{command} is live", self._live, 15)
 
@@ -314,9 +316,17 @@ class Cluster:
             }
         return env | extra
 
-    def run(self, command: str, mode: str = "cp", local: str = "db_g1", **extra: str) -> App:
+    def run(
+        self,
+        command: str,
+        mode: str = "cp",
+        local: str = "db_g1",
+        launch: tuple[str, ...] = ("-m", "holdfast"),
+        **extra: str,
+    ) -> App:
+        """``launch``: how Python is told to run the package; other than as usual only for broken builds."""
         number = len(self.apps)
-        app = App(command, self.env(mode, local, **extra), self.root / f"app{number}-{command}-{mode}.log")
+        app = App(command, self.env(mode, local, **extra), self.root / f"app{number}-{command}-{mode}.log", launch)
         self.apps.append(app)
         return app
 
