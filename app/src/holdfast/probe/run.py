@@ -88,13 +88,13 @@ class Probe:
                     "duration": options.duration_sec,
                     "timeout": self._timeout,
                     "value_bytes": options.value_bytes,
+                    "cpu_seconds": _cpu_seconds(),
                     "targets": [t.as_json() for t in options.targets],
                 }
             )
         )
 
     def _end(self) -> dict[str, Any]:
-        used = resource.getrusage(resource.RUSAGE_SELF)
         end = {
             "type": "end",
             "reason": self._reason,
@@ -102,7 +102,7 @@ class Probe:
             "m1": time.monotonic(),
             "requests": self._requests,
             "stalls": self._stalls,
-            "cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
+            "cpu_seconds": _cpu_seconds(),
             "max_rss_kib": _largest_memory(),
         }
         self._out.write(encode(end))
@@ -128,6 +128,12 @@ class Probe:
     def _interrupted(self, schedule: Schedule, number: int) -> None:
         self._reason = signal.Signals(number).name
         schedule.stop()
+
+
+def _cpu_seconds() -> float:
+    """Of this process so far, user and system."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return round(used.ru_utime + used.ru_stime, 3)
 
 
 def _largest_memory() -> int | None:
