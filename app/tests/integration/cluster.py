@@ -182,7 +182,11 @@ class App:
         self.process = subprocess.Popen(
             [sys.executable, *launch, command], env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT
         )
-        wait_for(f"{command} is live", self._live, 15)
+        try:
+            wait_for(f"{command} is live", self._live, 15)
+        except AssertionError:
+            self.stop()
+            raise
 
     def _live(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
