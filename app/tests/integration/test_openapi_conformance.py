@@ -15,16 +15,18 @@ from pathlib import Path
 import pytest
 from cluster import TOKENS, App, Cluster, wait_for
 
-EXAMPLES = 50  # of each operation, besides those of the coverage phase
-SEEDS = ("1", "2")
+SEED = "1"  # the same requests every time; another one to look further
 
 
-def schemathesis(where: str, directory: Path, seed: str, *more: str) -> tuple[int, int, str]:
-    """(exit code, requests made, what it said). The token may write and is not an admin: nothing is forced open."""
+def schemathesis(where: str, directory: Path, examples: int, *more: str) -> tuple[int, int, str]:
+    """(exit code, requests made, what it said). ``examples`` of each operation, besides those of the coverage phase.
+
+    The token may write and is not an admin: nothing is forced open.
+    """
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", where),
         *("-H", f"Authorization: Bearer {TOKENS['writer']}"),
-        *("--seed", seed, "-n", str(EXAMPLES), "--no-shrink", "--phases", "examples,coverage,fuzzing"),
+        *("--seed", SEED, "-n", str(examples), "--no-shrink", "--phases", "examples,coverage,fuzzing"),
         *("--checks", "all", *more),
     ]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120)
@@ -38,11 +40,10 @@ def assert_unharmed(app: App) -> None:
     assert not broken
 
 
-@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("mode", ["cp", "ap"])
-def test_a_healthy_service_keeps_its_contract(shared: Cluster, tmp_path: Path, mode: str, seed: str) -> None:
+def test_a_healthy_service_keeps_its_contract(shared: Cluster, tmp_path: Path, mode: str) -> None:
     app = shared.run("serve", mode, RATE_LIMITS="unlimited")
-    code, made, said = schemathesis(f"http://127.0.0.1:{app.port}/openapi.json", tmp_path, seed)
+    code, made, said = schemathesis(f"http://127.0.0.1:{app.port}/openapi.json", tmp_path, 60)
     assert code == 0, said
     assert made > 200, said
     assert_unharmed(app)
@@ -60,9 +61,9 @@ def test_a_service_without_nodes_answers_only_errors_of_the_contract(
     where = f"http://127.0.0.1:{app.port}/openapi.json"
     # Here 5xx are right, if they are in the contract; and nothing can be accepted.
     off = ("--exclude-checks", "not_a_server_error,positive_data_acceptance")
-    code, made, said = schemathesis(where, tmp_path, "1", *off)
+    code, made, said = schemathesis(where, tmp_path, 20, *off)
     assert code == 0, said
-    assert made > 200, said
+    assert made > 100, said
     assert_unharmed(app)
     assert app.metric(f'app_requests_total{{mode="{mode}",operation="write",status="success"}}') == 0
 
@@ -79,6 +80,6 @@ def test_negative_control_a_contract_that_is_not_kept_is_noticed(shared: Cluster
     else:
         told["paths"]["/read/{key}"]["get"]["parameters"][0]["schema"] = {"type": "string", "pattern": "^\\u0007+$"}
     (tmp_path / "lie.json").write_text(json.dumps(told))
-    code, _made, said = schemathesis("lie.json", tmp_path, "1", "--url", f"http://127.0.0.1:{app.port}")
+    code, _made, said = schemathesis("lie.json", tmp_path, 5, "--url", f"http://127.0.0.1:{app.port}")
     assert code == 1, said
     assert "FAILURES" in said
