@@ -74,6 +74,7 @@ class Node:
         self.name, self.directory, self.tls = name, directory, tls
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.extra: list[str] = []  # more lines of its configuration, from its next start on
         directory.mkdir(parents=True, exist_ok=True)
 
     def start(self, wait: bool = True) -> None:
@@ -105,10 +106,13 @@ class Node:
             ]
         else:
             config += [f"port {self.port}"]
+        config += self.extra
         path = self.directory / "redis.conf"
         path.write_text("\n".join(config).replace("save ''", 'save ""') + "\n")
         log = (self.directory / "redis.log").open("ab")
-        self.process = subprocess.Popen(["redis-server", str(path)], stdout=log, stderr=log)
+        # Signals as Python has them: SIGXFSZ ignored, so that a file that may not grow is an error, not a death.
+        command = ["redis-server", str(path)]
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, restore_signals=False)
         if wait:
             self.wait()
 
