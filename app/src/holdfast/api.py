@@ -16,6 +16,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from . import auth, limits
 from .ap_service import require_found
 from .audit import derive_key
+from .body import read_body
 from .errors import (
     BadKey,
     BadRequest,
@@ -180,7 +181,7 @@ def _key(*counts: int) -> str:
 
 def _value(max_bytes: int) -> str:
     segments: list[str] = request.environ["holdfast.segments"]
-    body = request.get_data(cache=False)
+    body = read_body(request.environ, max_bytes)
     if len(segments) == 1:
         return decode_body_value(body, max_bytes)
     if body:
