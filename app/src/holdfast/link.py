@@ -135,10 +135,6 @@ class NodeLink:
             self._stopped = True
             self._wake.notify()
 
-    def join(self, seconds: float) -> None:
-        """After ``stop``: wait until the thread has ended and its connection is closed."""
-        self._thread.join(seconds)
-
     def submit(self, command: Command) -> None:
         """Queue a command; never blocks. ``done`` is called exactly once, from this link's thread or from here."""
         with self._wake:

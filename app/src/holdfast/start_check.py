@@ -23,10 +23,7 @@ PAUSE_SEC = 0.3
 
 
 def check_nodes(settings: Settings, wait_sec: float = WAIT_SEC) -> None:
-    """Raises SettingsError if two names are one server, or if no node at all answered within ``wait_sec``.
-
-    Ends its threads and connections, so that the caller may fork.
-    """
+    """Raises SettingsError if two names are one server, or if no node at all answered within ``wait_sec``."""
     problems: dict[str, str] = {}
     links = {
         name: NodeLink(name, address, settings.redis, settings.network_timeout_sec, _note(problems, name))
@@ -45,8 +42,6 @@ def check_nodes(settings: Settings, wait_sec: float = WAIT_SEC) -> None:
     finally:
         for link in links.values():
             link.stop()
-        for link in links.values():
-            link.join(settings.network_timeout_sec)
     _refuse_one_server_twice(settings, servers)
     away = {name: problems.get(name) or _reason(told[name]) for name in links if name not in servers}
     if not servers:
