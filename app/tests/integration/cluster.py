@@ -74,6 +74,8 @@ class Node:
         self.name, self.directory, self.tls = name, directory, tls
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        #: Further lines of redis.conf.
+        self.options: list[str] = []
         directory.mkdir(parents=True, exist_ok=True)
 
     def start(self, wait: bool = True) -> None:
@@ -93,6 +95,7 @@ class Node:
             "appendfsync always",
             "aof-load-truncated no",
             "maxmemory-policy noeviction",
+            *self.options,
         ]
         if self.tls:
             config += [
