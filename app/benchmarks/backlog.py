@@ -2,11 +2,11 @@
 
     PYTHONPATH=app/src python app/benchmarks/backlog.py [--entries 1000000] [--json]
 
-Real redis-server processes on loopback with `appendfsync always`. While the reading zone's replicator is away, `entries`
-writes are made on one node through the service's own script; then `holdfast replicate` is started and timed from the
-first moved cursor to the last. In the same run the same rows are put into an empty node by `redis-cli --pipe`: once as
-one HSET a row (the most one Redis can apply), once as HGET and HSET (what last-writer-wins has to do for a row at the
-least). Everything shares the machine's cores, as the real thing would not; read the ratios.
+Real redis-server processes on loopback with `appendfsync always`. While the reading zone's replicator is away,
+`entries` writes are made on one node through the service's own script; then `holdfast replicate` is started and timed
+from the first moved cursor to the last. In the same run the same rows are put into an empty node by `redis-cli --pipe`:
+once as one HSET a row (the most one Redis can apply), once as HGET and HSET (what last-writer-wins has to do for a row
+at the least). Everything shares the machine's cores, as the real thing would not; read the ratios.
 Exit code 1: what arrived is not what was written.
 """
 
@@ -45,7 +45,8 @@ def fill(node: Node, entries: int) -> float:
     """Writes per second, through ap_write.lua in pipelines of 1000."""
     client = node.client()
     guard = Guard.from_fields(client.hmget(scripts.GUARD, *_FIELDS))
-    assert guard is not None
+    if guard is None:
+        raise SystemExit(f"{node.name} has no guard: the bootstrap failed")
     sha = client.script_load(scripts.AP_WRITE.source)
     started = time.monotonic()
     for first in range(0, entries, 1000):

@@ -16,6 +16,7 @@ from typing import Any
 
 from . import scripts
 from .audit import Audit
+from .divergence_check import DivergenceCheck
 from .guard import MEMBER, RECOVERING, Guard
 from .link import Answer
 from .logs import LOG, event
@@ -248,6 +249,10 @@ class Replicator:
         self._threads = [threading.Thread(target=self._keep_house, name="house", daemon=True)] + [
             threading.Thread(target=self._pull, args=(p,), name=f"pull-{p.origin}", daemon=True) for p in self._pullers
         ]
+        check = DivergenceCheck(settings, nodes, metrics)
+        self._threads.append(
+            threading.Thread(target=check.run, args=(self._held, self._stop), name="divergence", daemon=True)
+        )
 
     def start(self) -> None:
         for thread in self._threads:

@@ -78,6 +78,7 @@ class Settings:
     drain_sec: float
     audit_pseudonymise: bool
     outbox_max_entries: int
+    divergence_check_sec: float
     redis: RedisAccess
     secret_key: str
     tokens: tuple[Token, ...]
@@ -284,6 +285,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         drain_sec=env.number("DRAIN_SEC", 5, 0, 600),
         audit_pseudonymise=env.switch("AUDIT_PSEUDONYMISE", "off"),
         outbox_max_entries=env.whole("OUTBOX_MAX_ENTRIES", 1_000_000, 1, 1_000_000_000),
+        divergence_check_sec=env.number("DIVERGENCE_CHECK_SEC", 60, 0.5, 86_400),
         redis=load_redis(environ),
         secret_key=read_secret(secrets_dir, "secret_key", MIN_SECRET_KEY, "generate one with: openssl rand -hex 32"),
         tokens=parse_tokens(read_secret(secrets_dir, "api_tokens", 2, "write a JSON list of {name, role, sha256}")),
