@@ -312,3 +312,10 @@ def load_bootstrap(environ: Mapping[str, str]) -> BootstrapSettings:
         max_clock_drift_ms=env.whole("MAX_CLOCK_DRIFT_MS", 500, 1, 3_600_000),
         redis=load_redis(environ),
     )
+
+
+def load_audit(environ: Mapping[str, str]) -> tuple[str, bool]:
+    """(secret key, whether to pseudonymise) for a command that writes the audit log."""
+    env = _Env(environ)
+    directory, cure = env.text("SECRETS_DIR", "/run/secrets"), "generate one with: openssl rand -hex 32"
+    return read_secret(directory, "secret_key", MIN_SECRET_KEY, cure), env.switch("AUDIT_PSEUDONYMISE", "off")
