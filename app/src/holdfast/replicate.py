@@ -338,4 +338,5 @@ class Replicator:
         guard = self._local_guard()
         if guard is not None:
             point = trim_point(guard.incarnation, [p.acknowledged for p in self._pullers])
-            self._call(scripts.AP_TRIM, [scripts.GUARD, scripts.OUTBOX], [point, self._settings.outbox_max_entries])
+            caps = [self._settings.outbox_max_entries, self._settings.outbox_max_bytes]
+            self._call(scripts.AP_TRIM, [scripts.GUARD, scripts.OUTBOX], [point, *caps])

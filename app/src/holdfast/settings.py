@@ -78,6 +78,7 @@ class Settings:
     drain_sec: float
     audit_pseudonymise: bool
     outbox_max_entries: int
+    outbox_max_bytes: int
     divergence_check_sec: float
     redis: RedisAccess
     secret_key: str
@@ -285,6 +286,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         drain_sec=env.number("DRAIN_SEC", 5, 0, 600),
         audit_pseudonymise=env.switch("AUDIT_PSEUDONYMISE", "off"),
         outbox_max_entries=env.whole("OUTBOX_MAX_ENTRIES", 1_000_000, 1, 1_000_000_000),
+        outbox_max_bytes=env.whole("OUTBOX_MAX_BYTES", 1_073_741_824, 65_536, 1 << 50),
         divergence_check_sec=env.number("DIVERGENCE_CHECK_SEC", 60, 0.5, 86_400),
         redis=load_redis(environ),
         secret_key=read_secret(secrets_dir, "secret_key", MIN_SECRET_KEY, "generate one with: openssl rand -hex 32"),
