@@ -41,9 +41,16 @@ def row(number: int, entries: int) -> tuple[str, str]:
     return f"customer:{number % max(1, entries // WRITES_PER_KEY):08d}:profile", f"{VALUE}{number}"
 
 
+def patient(node: Node) -> Any:
+    """A client that waits: on a busy machine a thousand writes, or emptying a node, take their time."""
+    client = node.client()
+    client.connection_pool.connection_kwargs["socket_timeout"] = 120
+    return client
+
+
 def fill(node: Node, entries: int) -> float:
     """Writes per second, through ap_write.lua in pipelines of 1000."""
-    client = node.client()
+    client = patient(node)
     guard = Guard.from_fields(client.hmget(scripts.GUARD, *_FIELDS))
     if guard is None:
         raise SystemExit(f"{node.name} has no guard: the bootstrap failed")
@@ -72,7 +79,7 @@ def encoded(entries: int, read_first: bool) -> Iterator[bytes]:
 
 def reference(node: Node, entries: int, read_first: bool, directory: Path) -> float:
     """Rows per second that `redis-cli --pipe` gets into an empty node."""
-    node.client().flushall()
+    patient(node).flushall()
     source = directory / "rows.resp"
     with source.open("wb") as out:
         out.writelines(encoded(entries, read_first))
@@ -88,7 +95,7 @@ def reference(node: Node, entries: int, read_first: bool, directory: Path) -> fl
 
 
 def position(node: Node) -> int:
-    raw = node.client().hget("holdfast:peers", ORIGIN)
+    raw = patient(node).hget("holdfast:peers", ORIGIN)
     return int(raw.split()[1]) if raw else 0
 
 
@@ -120,7 +127,7 @@ def same(cluster: Cluster) -> bool:
     """Do both nodes hold the same values? Compared by Redis's own digest of each value, keys in any order."""
     digests = []
     for name in (ORIGIN, READER):
-        client, total = cluster.nodes[name].client(), 0
+        client, total = patient(cluster.nodes[name]), 0
         batch: list[bytes] = []
         for key in [*client.scan_iter("ap:*", count=1000), b""]:
             batch.append(key)
