@@ -25,4 +25,4 @@ def test_a_small_backlog_drains_and_is_measured(tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert result["intact"] is True
     assert result["drained_per_second"] > 1000
-    assert 0 < result["ratio_to_hset"] <= result["ratio_to_hget_and_hset"] * 2
+    assert min(result["hset_per_second"], result["hget_and_hset_per_second"]) > 0
