@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,10 +59,19 @@ class _Seen:
 
 
 class ApService:
+    """``by_clock`` puts nodes whose clock is known bad behind the others: the executing node mints the version."""
+
     def __init__(
-        self, nodes: Nodes, local: str, timeout_sec: float, max_staleness_ms: int, max_clock_drift_ms: int
+        self,
+        nodes: Nodes,
+        local: str,
+        timeout_sec: float,
+        max_staleness_ms: int,
+        max_clock_drift_ms: int,
+        by_clock: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda order: order,
     ) -> None:
         self._nodes = nodes
+        self._by_clock = by_clock
         self._order = (local, *(n for n in nodes.names if n != local))
         self._timeout = timeout_sec
         self._max_staleness = max_staleness_ms
@@ -111,11 +121,14 @@ class ApService:
         deadline = time.monotonic() + self._timeout
         maybe_stored = False
         reasons: list[str] = []
-        for node in self._order:
+        order = self._by_clock(self._order)
+        for node in order:
             with self._lock:
                 floor = self._hlc
             keys = [scripts.GUARD, scripts.ap_key(key), scripts.OUTBOX, scripts.AP_STATE]
-            result = self._ask(node, scripts.AP_WRITE, keys, [kind, value, key, floor, self._drift], deadline)
+            result = self._ask(
+                node, scripts.AP_WRITE, keys, [kind, value, key, floor, self._drift], deadline, order[-1]
+            )
             if isinstance(result, Answer):
                 version, sequence, incarnation = (f.decode() for f in result.value)
                 self._remember(version)
@@ -186,7 +199,9 @@ class ApService:
             int(parked),
         )
 
-    def _ask(self, node: str, script: scripts.Script, keys: list[str], args: list[Any], deadline: float) -> Result:
+    def _ask(
+        self, node: str, script: scripts.Script, keys: list[str], args: list[Any], deadline: float, last: str = ""
+    ) -> Result:
         """Ask with the guard believed; if it was another one that may serve too, believe that and ask once more."""
         result: Result = Failed("not_member", True)
         for _attempt in range(2):
@@ -195,7 +210,7 @@ class ApService:
                 return result
             # A node that does not answer gets half of what is left, so that there is time for the next one.
             now = time.monotonic()
-            share = 1.0 if node == self._order[-1] else 0.5
+            share = 1.0 if node == (last or self._order[-1]) else 0.5
             result = self._nodes.call(
                 node, script, keys, [*guard.expectation(), *args], now + max(0.0, deadline - now) * share
             )

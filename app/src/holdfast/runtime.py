@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .ap_service import ApService
 from .audit import Audit
+from .clock_watch import ClockWatch
 from .cp_service import CpService
 from .metrics import Metrics
 from .nodes import Nodes
@@ -40,18 +41,27 @@ class Runtime:
         self.cp: CpService | None = None
         self.ap: ApService | None = None
         self._staleness: StalenessWatch | None = None
+        self._clocks: ClockWatch | None = None
         self._draining = False
         self._ended = threading.Event()
         self._publisher = threading.Thread(target=self._publish, name="publisher", daemon=True)
         if settings.mode == "cp":
             self.cp = CpService(self.nodes, settings.network_timeout_sec)
         else:
+            self._clocks = ClockWatch(
+                self.nodes,
+                settings.network_timeout_sec,
+                settings.max_clock_drift_ms,
+                lambda name, fields: self.audit.record(name, **fields),
+            )
+            self._clocks.expose(self.metrics)
             self.ap = ApService(
                 self.nodes,
                 settings.local_node,
                 settings.network_timeout_sec,
                 settings.max_staleness_ms,
                 settings.max_clock_drift_ms,
+                self._clocks.order,
             )
             self._staleness = StalenessWatch(self.nodes, settings.local_node, settings.network_timeout_sec)
             self._staleness.expose(self.metrics)
@@ -67,11 +77,15 @@ class Runtime:
         self._publisher.start()
         if self._staleness is not None:
             self._staleness.start()
+        if self._clocks is not None:
+            self._clocks.start()
 
     def stop(self) -> None:
         self._ended.set()
         if self._staleness is not None:
             self._staleness.stop()
+        if self._clocks is not None:
+            self._clocks.stop()
         self.nodes.stop()
 
     def drain(self) -> None:
