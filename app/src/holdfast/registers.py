@@ -143,7 +143,9 @@ class _Operation:
 class Write(_Operation):
     """One write (a delete is a write of a tombstone). ``writer`` must never be used for another write."""
 
-    def __init__(self, nodes: tuple[str, ...], epoch: int, writer: str, kind: str, value: str | None, clock_ms: int = 0) -> None:
+    def __init__(
+        self, nodes: tuple[str, ...], epoch: int, writer: str, kind: str, value: str | None, clock_ms: int = 0
+    ) -> None:
         super().__init__(nodes)
         self._epoch, self._writer, self._kind, self._value = epoch, writer, kind, value
         self._clock_ms = clock_ms
@@ -171,7 +173,13 @@ class Write(_Operation):
         # In phase 2, as long as all refusals are certain, hear every node out: if *all* refuse, nothing is stored.
         if not super()._hopeless():
             return False
-        return self._querying or self._attempts > 0 or bool(self._acks) or self._any_uncertain() or len(self._failed) == len(self._nodes)
+        return (
+            self._querying
+            or self._attempts > 0
+            or bool(self._acks)
+            or self._any_uncertain()
+            or len(self._failed) == len(self._nodes)
+        )
 
     def _any_uncertain(self) -> bool:
         return any(not f.certain for f in self._failed.values())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice, product
 
+from collector import Collector
 from cp_instance import Instance, Operation
 from events import Events, Network
 from linearizability import INFINITY, Op
@@ -29,6 +31,10 @@ CONTROLS = frozenset(
         "repeated tags",
         "epoch not raised",
         "answers before the disk",
+        "collected before all nodes hold it",
+        "no floor",
+        "floor not taken by repair",
+        "vouching without asking",
     }
 )
 
@@ -39,6 +45,7 @@ class Result:
     operations: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     repairs: int = 0
+    seen: Counter[str] = field(default_factory=Counter)
 
     @property
     def quiet(self) -> bool:
@@ -56,7 +63,10 @@ class CpWorld:
         guards = {n: Guard(MEMBER, REGION, n, 1, 1, f"first-{n}") for n in self.names}
         self.nodes = {n: SimNode(n, guards[n], self.events, controls) for n in self.names}
         self.instances = [Instance(f"i{i}", REGION, self.nodes, self.events, self.network, controls) for i in range(2)]
-        self.operator = Operator(REGION, self.nodes, self.events, self.network, "epoch not raised" not in controls)
+        self.operator = Operator(REGION, self.nodes, self.events, self.network, controls)
+        self.collectors = [
+            Collector(f"c{n}", REGION, n, self.nodes, self.events, self.network, controls) for n in self.names[:2]
+        ]
         self.history: dict[str, list[Op]] = {key: [] for key in KEYS}
         self.never: set[str] = set()
         self.result = Result()
@@ -70,10 +80,13 @@ class CpWorld:
         self.events.at(rnd.uniform(15, 40), self._next_fault)
         self.events.run(LENGTH)
         self.over = True
+        for collector in self.collectors:
+            collector.over = True
         self._settle()
         self._final_reads()
         self.result.faults = self.events.faults
         self.result.repairs = self.operator.finished
+        self.result.seen = self.events.seen
         self.result.problem = self._check()
         return self.result
 
@@ -83,7 +96,7 @@ class CpWorld:
             return
         key = rnd.choice(KEYS)
         draw = rnd.random()
-        kind = "read" if draw < 0.55 else "delete" if draw < 0.6 else "write"
+        kind = "read" if draw < 0.55 else "delete" if draw < 0.7 else "write"
         self.values += 1
         value = f"v{self.values}" if kind == "write" else None
         instance = self.instances[number % len(self.instances)]
@@ -181,7 +194,7 @@ class CpWorld:
             self.events.fault("clock jumps", instance.name)
 
     def _cut(self) -> None:
-        processes = [i.name for i in self.instances] + [self.operator.name]
+        processes = [i.name for i in self.instances] + [c.name for c in self.collectors] + [self.operator.name]
         pairs = {(p, n) for p in processes for n in self.names if self.random.random() < 0.3}
         if pairs:
             self.events.fault("partition", sorted(pairs))
@@ -233,6 +246,28 @@ class CpWorld:
             self.events.run(self.events.now + 20.0)
         self.network.cut.clear()
 
+    def _judge(self, key: str, history: list[Op]) -> str | None:
+        """Reads of "nothing": before any collection of the key that is the state never written, afterwards it is a delete.
+
+        Which one: the newest that was collected when the read began, or any that was collected while it ran.
+        """
+        drops = sorted((tag, at) for (k, tag), at in self.events.dropped.items() if k == key)
+        choices: list[list[Op]] = []
+        for op in history:
+            if op.kind == "read" and op.value is None and drops:
+                before = [f"deleted {tag}" for tag, at in drops if at <= op.start][-1:] or [None]
+                during = [f"deleted {tag}" for tag, at in drops if op.start < at <= op.end]
+                choices.append([replace(op, value=value) for value in before + during])
+            else:
+                choices.append([op])
+        found = None
+        for chosen in islice(product(*choices), 256):
+            problem = violation(chosen)
+            if problem is None:
+                return None
+            found = found or problem
+        return found
+
     def _check(self) -> str | None:
         if not self.controls and (waiting := self.operator.not_voting()):
             return f"not repaired in the end: {waiting}"
@@ -240,7 +275,7 @@ class CpWorld:
             refused = {op.value for op in history if op.kind == "read"} & self.never
             if refused:
                 return f"{key}: {refused} was answered no_quorum and read later"
-            problem = violation(history)
+            problem = violation(history) and self._judge(key, history)
             if problem:
                 return f"{key}: {problem}"
         return None

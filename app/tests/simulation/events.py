@@ -16,6 +16,9 @@ class Events:
         self.random = random.Random(seed)
         self.now = 0.0
         self.faults: Counter[str] = Counter()
+        self.seen: Counter[str] = Counter()
+        #: (key, tag) of each collected tombstone and when the first node dropped it.
+        self.dropped: dict[tuple[str, str], float] = {}
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._trace = trace
@@ -36,6 +39,10 @@ class Events:
         self.faults[kind] += 1
         if self._trace:
             self.note("FAULT", kind, *what)
+
+    def count(self, kind: str) -> None:
+        """Something that is no fault but must happen in enough seeds."""
+        self.seen[kind] += 1
 
     def note(self, *what: Any) -> None:
         if self._trace:
