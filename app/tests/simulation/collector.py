@@ -27,7 +27,7 @@ class Collector(Instance):
         controls: frozenset[str],
     ) -> None:
         super().__init__(name, region, nodes, events, network, controls)
-        self.zone, self.grace, self.over, self._run, self._batches = zone, events.random.choice((0, 5, 40)), False, 0, 0
+        self.zone, self.grace, self.over, self._run, self._batches = zone, events.random.choice((0, 3, 15)), False, 0, 0
         self._busy = ""
         events.at(events.random.uniform(5, 30), self._next, 0)
 
@@ -35,7 +35,7 @@ class Collector(Instance):
         if run != self._run or self.over:
             return
         rnd = self.events.random
-        if rnd.random() < 0.04:
+        if rnd.random() < 0.02:
             self.events.fault("collector restarts", self.name)
             self._run += 1
             self.restart()
@@ -61,7 +61,7 @@ class Collector(Instance):
     def _drive(self, steps: Collecting, run: int, told: list[object] | None = None) -> None:
         if run != self._run or self.over:
             return
-        if self.events.random.random() < 0.03:  # killed between two rounds: what it has locked stays so
+        if self.events.random.random() < 0.02:  # killed between two rounds: what it has locked stays so
             self.events.fault("collector killed", self.name)
             self._end(Collected())
             return
@@ -96,4 +96,4 @@ class Collector(Instance):
         if result.count:
             self.events.note(self.name, "collected", result.count)
         self._busy = result.busy
-        self.events.at(self.events.random.uniform(2, 15), self._next, self._run)
+        self.events.at(self.events.random.uniform(2, 8), self._next, self._run)

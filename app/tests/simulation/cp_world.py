@@ -14,7 +14,7 @@ from nodes import SimNode
 from operator_of_nodes import Operator
 from zones import violation
 
-from holdfast.guard import MEMBER, Guard
+from holdfast.guard import MEMBER, RECOVERING, Guard
 from holdfast.registers import Verdict
 
 REGION = "lab"
@@ -65,11 +65,12 @@ class CpWorld:
         self.instances = [Instance(f"i{i}", REGION, self.nodes, self.events, self.network, controls) for i in range(2)]
         self.operator = Operator(REGION, self.nodes, self.events, self.network, controls)
         self.collectors = [
-            Collector(f"c{n}", REGION, n, self.nodes, self.events, self.network, controls) for n in self.names[:2]
+            Collector(f"collect-{n}", REGION, n, self.nodes, self.events, self.network, controls) for n in self.names[:2]
         ]
         self.history: dict[str, list[Op]] = {key: [] for key in KEYS}
         self.never: set[str] = set()
         self.result = Result()
+        self.old_disks: dict[str, tuple[dict[str, object], tuple[str, str, bool]]] = {}
         self.values = 0
         self.over = False
 
@@ -78,6 +79,7 @@ class CpWorld:
         for client in range(rnd.randint(4, 6)):
             self.events.at(rnd.uniform(6, 20), self._client, client)
         self.events.at(rnd.uniform(15, 40), self._next_fault)
+        self.events.at(rnd.uniform(20, 60), self._keep_disk)
         self.events.run(LENGTH)
         self.over = True
         for collector in self.collectors:
@@ -207,6 +209,12 @@ class CpWorld:
         self.network.lagging.add(node)
         self.events.at(self.random.uniform(20, 80), self.network.lagging.discard, node)
 
+    def _keep_disk(self) -> None:
+        name = self.random.choice(self.names)
+        self.old_disks[name] = self.nodes[name].kept()
+        if not self.over:
+            self.events.at(self.random.uniform(15, 50), self._keep_disk)
+
     def _lose_disk(self) -> None:
         """A voter's data goes: with the machine, or by FLUSHALL under open connections. A majority of voters stays."""
         away = self.operator.not_voting()
@@ -218,6 +226,12 @@ class CpWorld:
         if node.up and self.random.random() < 0.4:
             self.events.fault("emptied", node.name)
             node.erase(node.guard if votes_on else None)
+        elif node.up and node.name in self.old_disks and self.random.random() < 0.5 and not votes_on:
+            self.events.fault("older data", node.name)
+            guard = Guard(RECOVERING, REGION, node.name, 1, 1, f"restored-{self.events.now}")
+            node.crash()
+            node.restore(self.old_disks[node.name], guard)
+            self.events.at(self.random.uniform(1, 15), node.start)
         elif node.up:
             self.events.fault("blank", node.name)
             node.crash()

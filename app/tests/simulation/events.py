@@ -76,7 +76,7 @@ class Network:
         if draw < self.loss:
             events.fault("message lost")
             return
-        fast = process.startswith("repair")
+        fast = process.startswith(("repair", "collect"))
         if draw > 1 - self.slow and not (fast and draw < 0.99):
             events.fault("message slow")
             events.at(rnd.uniform(10, 70), action, *args)

@@ -101,6 +101,14 @@ class SimNode:
         self._undo.clear()
         self.guard = guard
 
+    def kept(self) -> tuple[dict[str, object], tuple[str, str, bool]]:
+        """A copy of the data, as a backup or an old disk would have it."""
+        return dict(self.registers), self.collection
+
+    def restore(self, kept: tuple[dict[str, object], tuple[str, str, bool]], guard: Guard) -> None:
+        self.erase(guard)
+        self.registers, self.collection = dict(kept[0]), kept[1]
+
     def execute(self, request: Step, process: str) -> Told:
         if isinstance(request, Look):
             return Seen(self.guard, not self.registers, self.run_id, self.collection[0])
