@@ -1,8 +1,8 @@
 """Collecting tombstones of the CP face: the pure part. No I/O, no clock; driven like repair.py, by the same means.
 
-A tombstone with tag t of a key may go only when no node can ever again hold an older tag of that key: then "nothing there"
-means the same as the tombstone. One batch of tombstones, on *all* N configured nodes, each step under the guards of one
-membership epoch, each complete before the next:
+A tombstone with tag t of a key may go only when no node can ever again hold an older tag of that key: then "nothing
+there" means the same as the tombstone. One batch of tombstones, on *all* N configured nodes, each step under the
+guards of one membership epoch, each complete before the next:
 
 1. Lock: every node raises its floor to the batch's largest tag, and takes no vouched store until the lock ends.
 2. Hold: every node, still locked by this batch, holds exactly t, or nothing. Other keys leave the batch.

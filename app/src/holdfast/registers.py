@@ -16,9 +16,9 @@ Floors: where tombstones are collected (collect.py), a node without a key cannot
 forgotten"; it therefore refuses tags at or below its floor. A write asks for floors with the tags and is above them.
 A read that finds a value on some nodes and must store it on one that refuses may do so when a member *vouches* for it:
 after the refusal, it is asked again and still holds exactly that tag. A member never holds a tag below a collected
-one (collect.py shows why), so the key was not collected up to that moment; and the refusing node takes the store only if
-no collection has touched it since its refusal. Taking the refusal of a tombstone's store for an acknowledgement ("it is gone
-there anyway") would be wrong: the node may have missed the key altogether while a third still holds the value.
+one (collect.py shows why), so the key was not collected up to that moment; and the refusing node takes the store only
+if no collection has touched it since its refusal. Taking the refusal of a tombstone's store for an acknowledgement ("it
+is gone there anyway") would be wrong: the node may have missed the key altogether while a third still holds the value.
 
 Decisions: ``NO_QUORUM`` is given only when no node can hold what this operation wanted to write: either no store
 was ever requested, or every node said for certain that it did not execute it. ``UNKNOWN``: a store was requested and

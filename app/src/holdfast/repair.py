@@ -25,7 +25,8 @@ majority Q:
   Y's store could be delayed until after Y was read and complete a majority with an acknowledgement that X has
   forgotten.
 - SCAN returns each key that is there from its beginning to its end; only tombstones are ever removed (collect.py), and
-  while X is no member no new collection comes to its end. A cursor means nothing to another process, so a pass over a source that was restarted (another run id) begins again.
+  while X is no member no new collection comes to its end. A cursor means nothing to another process, so a pass over a
+  source that was restarted (another run id) begins again.
 
 Deletes that were collected stay deleted. Every collection that removed anything had raised the floor of all nodes
 before, those that step 2 raises under their old epoch; so their largest floor, read after step 2, is not below anything
@@ -157,14 +158,14 @@ def raise_epoch_of_majority(names: tuple[str, ...], region: str, without: frozen
 def _settle_floor(
     target: str, guard: Guard, names: tuple[str, ...], region: str, without: frozenset[str], epoch: int
 ) -> Steps[None]:
-    """The others' floors for the target; then away with what it holds below them and no source has."""
+    """The others' floor for the target; then away with what it holds below them and no source has."""
     for _attempt in range(ATTEMPTS):
         seen = yield from look(names)
         sources = {n: g for n, g in valid(seen, names, region, without).items() if g.membership_epoch >= epoch}
         if len(sources) < majority(names):
             continue
-        floor, ap_floor = max(seen[n].floor for n in sources), max(seen[n].ap_floor for n in sources)
-        told = yield [(target, Floor(guard, floor, ap_floor))]
+        floor = max(seen[n].floor for n in sources)
+        told = yield [(target, Floor(guard, floor))]
         _still_ours(target, told)
         if isinstance(told[0], Moved) and (yield from _sweep(target, guard, floor, sources)):
             return

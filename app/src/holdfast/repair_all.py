@@ -51,8 +51,8 @@ def heal_all(
     # The largest floor everywhere. A register below it stays all the same: it may be the last copy of a value; so a
     # delete that was collected may come undone here, as any acknowledged write may be lost.
     seen = yield from look(names)
-    floor, ap_floor = max(s.floor for s in seen.values()), max(s.ap_floor for s in seen.values())
-    told = yield [(n, Floor(g, floor, ap_floor)) for n, g in guards.items()]
+    floor = max(s.floor for s in seen.values())
+    told = yield [(n, Floor(g, floor)) for n, g in guards.items()]
     if not all(isinstance(t, Moved) for t in told):
         raise Stopped(Code.UNREACHABLE, "a node does not answer; run this again")
     first, *rest = present

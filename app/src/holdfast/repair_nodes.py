@@ -88,16 +88,15 @@ def _fields(guard: Guard | None) -> list[Any]:
 
 def _command(step: Step) -> tuple[Script, list[Any], list[Any]]:
     if isinstance(step, Look):
-        return scripts.REPAIR_LOOK, [scripts.GUARD, scripts.LEASE_KEY, scripts.CP_STATE, scripts.AP_STATE], []
+        return scripts.REPAIR_LOOK, [scripts.GUARD, scripts.LEASE_KEY, scripts.CP_STATE], []
     if isinstance(step, Move):
-        keys: list[Any] = [scripts.GUARD, scripts.PEERS, scripts.CP_STATE, scripts.AP_STATE]
+        keys: list[Any] = [scripts.GUARD, scripts.PEERS, scripts.CP_STATE]
         return scripts.REPAIR_MOVE, keys, [*_fields(step.expected), *_fields(step.new)]
     believed = step.guard.expectation(step.guard.state)
     if isinstance(step, Page):
         return scripts.REPAIR_PAGE, [scripts.GUARD], [*believed, step.cursor, PAGE_KEYS]
     if isinstance(step, Floor):
-        keys = [scripts.GUARD, scripts.CP_STATE, scripts.AP_STATE]
-        return scripts.REPAIR_FLOOR, keys, [*believed, step.floor, step.ap_floor]
+        return scripts.REPAIR_FLOOR, [scripts.GUARD, scripts.CP_STATE], [*believed, step.floor]
     if isinstance(step, Forget):
         keys = [scripts.GUARD, scripts.CP_STATE, *(scripts.cp_key(key) for key, _ in step.rows)]
         return scripts.CP_COLLECT_DROP, keys, [*believed, "", *(tag for _, tag in step.rows)]
@@ -115,7 +114,7 @@ def _told(step: Step, outcome: Answer | Failed) -> Told:
     if head == b"GUARD":
         return Differs(Guard.from_fields(rest))
     if isinstance(step, Look):
-        return Seen(Guard.from_fields(rest[0]), rest[1] == 0, *(field.decode() for field in rest[2:5]))
+        return Seen(Guard.from_fields(rest[0]), rest[1] == 0, *(field.decode() for field in rest[2:4]))
     if isinstance(step, Move | Floor | Forget):
         return Moved()
     if isinstance(step, Page):

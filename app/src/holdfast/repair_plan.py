@@ -72,18 +72,16 @@ class Seen:
     guard: Guard | None
     empty: bool
     run_id: str
-    #: The node's floor of CP collection, and of AP collection.
+    #: The node's floor: the largest tag a collection has named there.
     floor: str = ""
-    ap_floor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """Raise the node's floors of collection; executed only under exactly this guard."""
+    """Raise the node's floor of collection; executed only under exactly this guard."""
 
     guard: Guard
     floor: str
-    ap_floor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ class Settings:
     drain_sec: float
     audit_pseudonymise: bool
     outbox_max_entries: int
+    tombstone_grace_sec: float
     redis: RedisAccess
     secret_key: str
     tokens: tuple[Token, ...]
@@ -283,6 +284,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         requests_at_once=env.whole("REQUESTS_AT_ONCE", 64, 1, 4096),
         drain_sec=env.number("DRAIN_SEC", 5, 0, 600),
         audit_pseudonymise=env.switch("AUDIT_PSEUDONYMISE", "off"),
+        tombstone_grace_sec=env.number("TOMBSTONE_GRACE_SEC", 86_400, 0.1, 31_536_000),
         outbox_max_entries=env.whole("OUTBOX_MAX_ENTRIES", 1_000_000, 1, 1_000_000_000),
         redis=load_redis(environ),
         secret_key=read_secret(secrets_dir, "secret_key", MIN_SECRET_KEY, "generate one with: openssl rand -hex 32"),

@@ -65,7 +65,8 @@ class CpWorld:
         self.instances = [Instance(f"i{i}", REGION, self.nodes, self.events, self.network, controls) for i in range(2)]
         self.operator = Operator(REGION, self.nodes, self.events, self.network, controls)
         self.collectors = [
-            Collector(f"collect-{n}", REGION, n, self.nodes, self.events, self.network, controls) for n in self.names[:2]
+            Collector(f"collect-{n}", REGION, n, self.nodes, self.events, self.network, controls)
+            for n in self.names[: 1 + (rnd.random() < 0.4)]
         ]
         self.history: dict[str, list[Op]] = {key: [] for key in KEYS}
         self.never: set[str] = set()
@@ -261,7 +262,7 @@ class CpWorld:
         self.network.cut.clear()
 
     def _judge(self, key: str, history: list[Op]) -> str | None:
-        """Reads of "nothing": before any collection of the key that is the state never written, afterwards it is a delete.
+        """A read of "nothing" saw the state never written, or, once the key was collected, a delete.
 
         Which one: the newest that was collected when the read began, or any that was collected while it ran.
         """

@@ -18,6 +18,7 @@ class Result(Protocol):
     problem: str | None
     operations: int
     faults: Counter[str]
+    seen: Counter[str]
     repairs: int
 
     @property
@@ -34,6 +35,7 @@ class Total:
     operations: int = 0
     repairs: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    seen: Counter[str] = field(default_factory=Counter)
     problems: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -46,6 +48,7 @@ def _batch(run: Run, first: int, controls: frozenset[str]) -> Total:
         total.operations += result.operations
         total.repairs += result.repairs
         total.faults += result.faults
+        total.seen += result.seen
         if result.problem:
             total.problems.append((seed, result.problem))
             break
@@ -64,6 +67,7 @@ def run_seeds(run: Run, wanted: int, controls: frozenset[str] = frozenset(), mos
             total.busy, total.quiet = total.busy + part.busy, total.quiet + part.quiet
             total.operations, total.repairs = total.operations + part.operations, total.repairs + part.repairs
             total.faults += part.faults
+            total.seen += part.seen
             total.problems += part.problems
             following = next(starts, None)
             if total.busy >= wanted or total.problems or following is None:
