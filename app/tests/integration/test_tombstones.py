@@ -15,7 +15,7 @@ from holdfast.guard import Guard
 
 
 def start(cluster: Cluster, grace: str = "1") -> tuple[App, list[App]]:
-    app = cluster.run("serve", "cp", CIRCUIT_BREAKER_PROBE_SEC="0.3", RATE_LIMITS="unlimited")
+    app = cluster.run("serve", "cp")
     return app, [cluster.run("replicate", "ap", local, TOMBSTONE_GRACE_SEC=grace) for local in cluster.nodes]
 
 
