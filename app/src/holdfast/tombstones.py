@@ -77,7 +77,7 @@ class TombstoneCollector:
             members = self._nodes.guards.voters()
             if self._local not in members:
                 return
-            args = [*members[self._local].expectation(), cursor, PAGE_KEYS, self._grace_ms, self._grace_ms]
+            args = [*members[self._local].expectation(), cursor, PAGE_KEYS, self._grace_ms]
             keys = [scripts.GUARD, scripts.CP_STATE]
             deadline = time.monotonic() + self._timeout
             result = self._nodes.call(self._local, scripts.CP_COLLECT_SCAN, keys, args, deadline)

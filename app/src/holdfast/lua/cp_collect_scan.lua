@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- include _guard
--- Collection, on the zone's own node: one page of old CP tombstones. KEYS: guard, CP state. ARGV[7..10]: SCAN cursor,
--- COUNT, age in ms, the node's grace of the first start in ms.
+-- Collection, on the zone's own node: one page of old CP tombstones. KEYS: guard, CP state. ARGV[7..9]: SCAN cursor,
+-- COUNT, the grace in ms.
 -- On a node that has never been collected the first call notes the time; nothing counts as old before the grace is over
 -- since then: requests of programs that know no floor must have ended.
 -- Returns {'OK', next cursor, locked batch ('' if none), tombstones seen on this page, {key, tag, ...} the old ones}.
@@ -15,7 +15,7 @@ if not state[3] then
   redis.call('HSET', KEYS[2], 'since', state[3])
 end
 local limit = string.format('%016x', math.max(0, now - tonumber(ARGV[9])))
-local early = now < tonumber(state[3]) + tonumber(ARGV[10])
+local early = now < tonumber(state[3]) + tonumber(ARGV[9])
 local page = redis.call('SCAN', ARGV[7], 'MATCH', 'cp:*', 'COUNT', ARGV[8])
 local out, seen = {}, 0
 for _, key in ipairs(page[2]) do
