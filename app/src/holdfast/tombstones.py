@@ -58,7 +58,7 @@ class TombstoneCollector:
             "tombstones_collected_total", "Tombstones removed from all nodes.", {"mode": ("cp",)}
         )
         self._waiting = metrics.gauge("tombstones_waiting", "CP tombstones on the zone's node, as of the last scan.")
-        self._in_the_way, self._since = "", 0.0
+        self._in_the_way, self._since, self._seen = "", 0.0, float("-inf")
         self._why = ""
         self.thread = threading.Thread(target=self._run, name="collect", daemon=True)
 
@@ -69,7 +69,9 @@ class TombstoneCollector:
                     self._scan()
                 except Exception:
                     LOG.exception("TOMBSTONES_ERROR")
-            self._stop.wait(self._pause)
+            # A lock that was left behind keeps reads below the floor from being completed: look again soon.
+            in_the_way = time.monotonic() - self._seen < 2 * STALE_SEC
+            self._stop.wait(min(self._pause, 1.0) if in_the_way else self._pause)
 
     def _scan(self) -> None:
         cursor, seen, gone = b"0", 0, 0
@@ -115,6 +117,7 @@ class TombstoneCollector:
     def _stale(self, batch: str) -> str:
         """``batch`` if it has been in the way for long, otherwise ''."""
         now = time.monotonic()
+        self._seen = now if batch else self._seen
         if batch and batch != self._in_the_way:
             self._in_the_way, self._since = batch, now
         return self._in_the_way if self._in_the_way and now - self._since >= STALE_SEC else ""
