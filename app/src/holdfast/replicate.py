@@ -24,6 +24,7 @@ from .metrics import Metrics
 from .multiprimary import Next, Position, between, judge, trim_point
 from .nodes import Nodes, Result
 from .settings import Settings
+from .tombstones import TombstoneCollector
 
 POLL_SEC = 0.05
 BEAT_MS = 500
@@ -246,7 +247,8 @@ class Replicator:
         self._owner = f"{settings.zone}-{secrets.token_hex(8)}"
         self._held = threading.Event()
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._keep_house, name="house", daemon=True)] + [
+        collector = TombstoneCollector(settings, nodes, metrics, self._held, self._stop)
+        self._threads = [collector.thread, threading.Thread(target=self._keep_house, name="house", daemon=True)] + [
             threading.Thread(target=self._pull, args=(p,), name=f"pull-{p.origin}", daemon=True) for p in self._pullers
         ]
         check = DivergenceCheck(settings, nodes, metrics)

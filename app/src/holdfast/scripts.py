@@ -30,6 +30,10 @@ def load(name: str) -> Script:
 GUARD_READ = load("guard_read")
 CP_QUERY = load("cp_query")
 CP_STORE = load("cp_store")
+CP_COLLECT_SCAN = load("cp_collect_scan")
+CP_COLLECT_LOCK = load("cp_collect_lock")
+CP_COLLECT_HELD = load("cp_collect_held")
+CP_COLLECT_DROP = load("cp_collect_drop")
 AP_WRITE = load("ap_write")
 AP_READ = load("ap_read")
 AP_STATUS = load("ap_status")
@@ -49,6 +53,7 @@ AP_TRIM = load("ap_trim")
 CLOCK_READ = load("clock_read")
 LEASE = load("lease")
 BOOTSTRAP_STAMP = load("bootstrap_stamp")
+REPAIR_FLOOR = load("repair_floor")
 REPAIR_LOOK = load("repair_look")
 REPAIR_MOVE = load("repair_move")
 REPAIR_PAGE = load("repair_page")
@@ -61,6 +66,7 @@ PEERS = "holdfast:peers"
 PARKED = "holdfast:parked"
 DIGESTS = "holdfast:digest"
 LEASE_KEY = "holdfast:lease"
+CP_STATE = "holdfast:cp"
 
 
 def cp_key(key: str) -> str:

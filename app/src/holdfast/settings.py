@@ -80,6 +80,7 @@ class Settings:
     outbox_max_entries: int
     outbox_max_bytes: int
     divergence_check_sec: float
+    tombstone_grace_sec: float
     redis: RedisAccess
     secret_key: str
     tokens: tuple[Token, ...]
@@ -285,6 +286,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         requests_at_once=env.whole("REQUESTS_AT_ONCE", 64, 1, 4096),
         drain_sec=env.number("DRAIN_SEC", 5, 0, 600),
         audit_pseudonymise=env.switch("AUDIT_PSEUDONYMISE", "off"),
+        tombstone_grace_sec=env.number("TOMBSTONE_GRACE_SEC", 86_400, 0.1, 31_536_000),
         outbox_max_entries=env.whole("OUTBOX_MAX_ENTRIES", 1_000_000, 1, 1_000_000_000),
         outbox_max_bytes=env.whole("OUTBOX_MAX_BYTES", 1_073_741_824, 65_536, 1 << 50),
         divergence_check_sec=env.number("DIVERGENCE_CHECK_SEC", 60, 0.5, 86_400),

@@ -34,6 +34,7 @@ class Result:
     operations: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     repairs: int = 0
+    seen: Counter[str] = field(default_factory=Counter)
     sessions_checked: int = 0
 
     @property

@@ -24,6 +24,9 @@ class Events:
         self.now = 0.0
         self.faults: Counter[str] = Counter()
         self._armed: dict[tuple[str, Any], Shot] = {}
+        self.seen: Counter[str] = Counter()
+        #: (key, tag) of each collected tombstone and when the first node dropped it.
+        self.dropped: dict[tuple[str, str], float] = {}
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._trace = trace
@@ -59,6 +62,10 @@ class Events:
             shot.counted = True
             self.fault(kind, *shot.what)
 
+    def count(self, kind: str) -> None:
+        """Something that is no fault but must happen in enough seeds."""
+        self.seen[kind] += 1
+
     def note(self, *what: Any) -> None:
         if self._trace:
             print(f"{self.now:9.2f}", *what)
@@ -92,7 +99,7 @@ class Network:
         if draw < self.loss:
             events.fault("message lost")
             return
-        fast = process.startswith("repair")
+        fast = process.startswith(("repair", "collect"))
         if draw > 1 - self.slow and not (fast and draw < 0.99):
             events.fault("message slow")
             events.at(rnd.uniform(10, 70), action, *args)

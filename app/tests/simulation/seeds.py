@@ -18,6 +18,7 @@ class Result(Protocol):
     problem: str | None
     operations: int
     faults: Counter[str]
+    seen: Counter[str]
     repairs: int
 
     @property
@@ -41,6 +42,7 @@ class Total:
     faults: Counter[str] = field(default_factory=Counter)
     least_operations: int = 1 << 30
     least_faults: int = 1 << 30
+    seen: Counter[str] = field(default_factory=Counter)
     problems: list[tuple[int, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -64,6 +66,7 @@ def _batch(run: Run, first: int, controls: frozenset[str]) -> Total:
         total.operations += result.operations
         total.repairs += result.repairs
         total.faults += result.faults
+        total.seen += result.seen
         if result.problem:
             total.problems.append((seed, result.problem))
             break
@@ -84,6 +87,7 @@ def run_seeds(run: Run, wanted: int, controls: frozenset[str] = frozenset(), mos
             total.least_operations = min(total.least_operations, part.least_operations)
             total.least_faults = min(total.least_faults, part.least_faults)
             total.faults += part.faults
+            total.seen += part.seen
             total.problems += part.problems
             following = next(starts, None)
             if total.busy >= wanted or total.problems or following is None:

@@ -32,6 +32,8 @@ def test_every_history_is_linearizable_and_every_node_is_repaired() -> None:
     for kind in (
         "blank",
         "emptied",
+        "older data",
+        "collector killed",
         "crash",
         "last writes lost",
         "pause",
@@ -44,6 +46,10 @@ def test_every_history_is_linearizable_and_every_node_is_repaired() -> None:
         "instance pauses",
     ):
         assert total.faults[kind] > total.busy / 100, f"{kind} hardly ever took effect"
+    assert total.seen["collection"] > total.busy / 2, "tombstones were hardly ever collected"
+    assert total.seen["store below the floor"] > total.busy / 10
+    assert total.seen["vouched store"] > total.busy / 20
+    print(f"{dict(total.seen)}")
     print(total)
 
 
