@@ -15,15 +15,17 @@ from linearizability import INFINITY, Op, linearizable
 from seeds import WANTED, explain, run_seeds
 from zones import violation
 
+CP_WANTED = WANTED * 8 // 10
+
 
 def run(seed: int, controls: frozenset[str]) -> Result:
     return CpWorld(seed, controls).run()
 
 
 def test_every_history_is_linearizable_and_every_node_is_repaired() -> None:
-    total = run_seeds(run, WANTED)
+    total = run_seeds(run, CP_WANTED)
     assert not total.problems, explain("cp", total)
-    assert total.busy >= WANTED
+    assert total.busy >= CP_WANTED
     assert total.least_operations >= LEAST_OPERATIONS
     assert total.least_faults >= LEAST_FAULTS
     assert total.quiet < total.busy / 10, "too quiet: faults and operations must take place"
