@@ -72,7 +72,7 @@ def create_app(runtime: Runtime) -> Flask:
         g.token = tokens.identify(request.headers.get("Authorization"))
 
     # Registered after `identify` and before the routes: requests with bad tokens are counted per address.
-    limiter = limits.attach(app, settings, lambda: request.endpoint in OPEN)
+    limiter = limits.attach(app, settings, lambda: request.endpoint in OPEN, runtime.counts)
     _install_routes(app, runtime)
     _install_endings(app, runtime, limiter)
     return app

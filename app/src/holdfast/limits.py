@@ -1,6 +1,7 @@
 """Rate limits by Flask-Limiter: per token, or per client address for requests without a valid token.
 
-Version 1 counts in the memory of each process: with several instances a client gets the limit from each of them.
+Flask-Limiter decides; ``limit_counts`` holds its counters, region-wide by way of the nodes, and never keeps a request
+waiting. The two faces count apart.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from flask import Flask, g, request
 from flask_limiter import Limiter
 
+from .limit_counts import CountsStorage, LimitCounts
 from .settings import Settings, Token
 
 UNLIMITED = "unlimited"
@@ -27,7 +29,7 @@ def _who() -> str:
     return f"token:{token.name}" if token is not None else f"address:{client_address()}"
 
 
-def attach(app: Flask, settings: Settings, exempt: Callable[[], bool]) -> Limiter:
+def attach(app: Flask, settings: Settings, exempt: Callable[[], bool], counts: LimitCounts) -> Limiter:
     """Limit every request for which ``exempt()`` is False; `g.token` must be set before."""
 
     def limit() -> str:
@@ -45,7 +47,8 @@ def attach(app: Flask, settings: Settings, exempt: Callable[[], bool]) -> Limite
         app=app,
         application_limits=[limit],
         application_limits_exempt_when=free,
-        storage_uri="memory://",
+        storage_uri=f"{CountsStorage.STORAGE_SCHEME[0]}://",
+        storage_options={"counts": counts},
         strategy="fixed-window",
         headers_enabled=False,
     )

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable
 
 from .ap_service import ApService
-from .audit import Audit
+from .audit import Audit, derive_key
 from .cp_service import CpService
+from .limit_counts import LimitCounts
 from .metrics import Metrics
 from .nodes import Nodes
 from .settings import Settings
@@ -43,6 +44,11 @@ class Runtime:
             self._staleness = StalenessWatch(self.nodes, settings.local_node, settings.network_timeout_sec)
             self._staleness.expose(self.metrics)
         expose_nodes(self.metrics, self.nodes)
+        limit_key = derive_key(settings.secret_key, "holdfast limit counters 1")
+        self.counts = LimitCounts(self.nodes, settings.mode, limit_key, settings.network_timeout_sec)
+        self.metrics.gauge("rate_limiter_shared", "1 if rate limits are counted region-wide now.").set_function(
+            lambda: float(self.counts.shared)
+        )
 
     def need_ap(self) -> ApService:
         if self.ap is None:
@@ -51,12 +57,14 @@ class Runtime:
 
     def start(self) -> None:
         self.nodes.start()
+        self.counts.start()
         if self._staleness is not None:
             self._staleness.start()
 
     def stop(self) -> None:
         if self._staleness is not None:
             self._staleness.stop()
+        self.counts.stop()
         self.nodes.stop()
 
     def drain(self) -> None:
