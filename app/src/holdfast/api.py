@@ -15,7 +15,6 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import auth, limits
 from .ap_service import require_found
-from .audit import derive_key
 from .errors import (
     BadKey,
     BadRequest,
@@ -33,9 +32,8 @@ from .logs import LOG
 from .metrics import CONTENT_TYPE
 from .openapi import document
 from .runtime import Runtime
-from .sessions import Session, decode, encode
+from .visits import SESSION_HEADER
 
-SESSION_HEADER = "X-Session-Token"
 #: Endpoints that need no token and know no rate limit.
 OPEN = ("health", "live", "metrics", "circuit_breaker")
 _EVENTS = {"cp": "CP", "ap": "AP"}
@@ -116,10 +114,10 @@ def _install_routes(app: Flask, runtime: Runtime) -> None:
             return _success(
                 runtime, key, value=got.value, version=got.version, staleness_ms=0, stale=False, source="majority"
             )
-        session, known = _session(runtime)
-        answer = require_found(runtime.need_ap().read(key, session, known))
+        answer, headers = runtime.need_visits().read(key, *_session_headers())
+        require_found(answer)
         extra = {} if answer.read_your_writes is None else {"read_your_writes": answer.read_your_writes}
-        return _success(
+        body = _success(
             runtime,
             key,
             value=answer.value,
@@ -129,6 +127,7 @@ def _install_routes(app: Flask, runtime: Runtime) -> None:
             source=answer.source,
             **extra,
         )
+        return body, headers  # type: ignore[return-value]
 
     @app.post("/write", **options)
     def write() -> ResponseReturnValue:
@@ -148,14 +147,9 @@ def _write(runtime: Runtime, key: str, value: str | None) -> ResponseReturnValue
         done = runtime.cp.delete(key) if value is None else runtime.cp.write(key, value)
         g.version = done.version
         return _success(runtime, key, version=done.version, acks=list(done.acks))
-    session, _known = _session(runtime)
-    ap = runtime.need_ap()
-    base = session or Session()
-    written = ap.delete(key, base) if value is None else ap.write(key, value, base)
+    written, headers = runtime.need_visits().write(key, value, *_session_headers())
     g.version = written.version
-    response = jsonify(_body(runtime, key, version=written.version, acks=list(written.acks)))
-    response.headers[SESSION_HEADER] = encode(written.session, _session_key(runtime))
-    return response
+    return _body(runtime, key, version=written.version, acks=list(written.acks)), headers
 
 
 def _body(runtime: Runtime, key: str, **fields: Any) -> dict[str, Any]:
@@ -188,17 +182,8 @@ def _value(max_bytes: int) -> str:
     return decode_path_value(segments[1], max_bytes)
 
 
-def _session_key(runtime: Runtime) -> bytes:
-    return derive_key(runtime.settings.secret_key, "holdfast session token 1")
-
-
-def _session(runtime: Runtime) -> tuple[Session | None, bool]:
-    """The session the client shows, and False if it shows something that is not one of ours."""
-    token = request.headers.get(SESSION_HEADER)
-    if not token:
-        return None, True
-    session = decode(token, _session_key(runtime))
-    return session, session is not None
+def _session_headers() -> tuple[str | None, str | None]:
+    return request.headers.get(SESSION_HEADER), request.headers.get("Cookie")
 
 
 def _breakers(runtime: Runtime) -> dict[str, Any]:
@@ -262,7 +247,7 @@ def _install_endings(app: Flask, runtime: Runtime, limiter: Any) -> None:
 
 def failure(mode: str, error: ServiceError) -> dict[str, Any]:
     """The body of every answer that is not a success."""
-    return {"status": "FAILURE", "mode": mode, "error": {"code": error.code, "message": error.message}}
+    return {"status": "FAILURE", "mode": mode, "error": {"code": error.code, "message": error.message}, **error.details}
 
 
 def _translate(problem: HTTPException, limiter: Any, max_value_bytes: int) -> ServiceError:

@@ -21,6 +21,13 @@ _SESSION = {
     "schema": {"type": "string"},
     "description": "AP: the token of an earlier write",
 }
+_COOKIE = {
+    "name": "HOLDFAST_SESSION",
+    "in": "cookie",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "AP: the session a write's Set-Cookie began; not used by clients that send X-Session-Token",
+}
 
 
 def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
@@ -50,7 +57,7 @@ def document(mode: str) -> dict[str, Any]:
     common = ("bad_key", "bad_request", "unauthorized", "forbidden", "rate_limited", "not_found", "internal", *down)
     writing = (*common, "outcome_unknown", "bad_value", "too_large")
     secured: list[dict[str, list[str]]] = [{"bearer": []}]
-    session = [_SESSION] if mode == "ap" else []
+    session = [_SESSION, _COOKIE] if mode == "ap" else []
 
     def write(summary: str, parameters: list[Any]) -> dict[str, Any]:
         return {
@@ -129,16 +136,19 @@ def _schemas(mode: str) -> dict[str, Any]:
     if mode == "ap":
         value["properties"]["read_your_writes"] = flag
     codes = [e.code for e in ALL_ERRORS]
+    failure = _object(
+        {
+            "status": {"const": "FAILURE"},
+            "mode": {"const": mode},
+            "error": _object({"code": {"enum": codes}, "message": text}),
+        }
+    )
+    if mode == "ap":
+        failure["properties"]["read_your_writes"] = flag
     return {
         "Written": _object({"status": {"const": "SUCCESS"}, **head, "acks": {"type": "array", "items": text}}),
         "Value": value,
-        "Failure": _object(
-            {
-                "status": {"const": "FAILURE"},
-                "mode": {"const": mode},
-                "error": _object({"code": {"enum": codes}, "message": text}),
-            }
-        ),
+        "Failure": failure,
         "NotReady": _object(
             {
                 "status": {"const": "NOT_READY"},

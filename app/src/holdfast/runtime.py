@@ -13,6 +13,7 @@ from .metrics import Metrics
 from .nodes import Nodes
 from .settings import Settings
 from .staleness import StalenessWatch
+from .visits import Visits
 
 
 class Runtime:
@@ -29,6 +30,7 @@ class Runtime:
         )
         self.cp: CpService | None = None
         self.ap: ApService | None = None
+        self.visits: Visits | None = None
         self._staleness: StalenessWatch | None = None
         self._draining = threading.Event()
         if settings.mode == "cp":
@@ -40,7 +42,9 @@ class Runtime:
                 settings.network_timeout_sec,
                 settings.max_staleness_ms,
                 settings.max_clock_drift_ms,
+                settings.session_ttl_sec,
             )
+            self.visits = Visits(self.ap, settings.secret_keys, settings.session_ttl_sec)
             self._staleness = StalenessWatch(self.nodes, settings.local_node, settings.network_timeout_sec)
             self._staleness.expose(self.metrics)
         expose_nodes(self.metrics, self.nodes)
@@ -54,6 +58,11 @@ class Runtime:
         if self.ap is None:
             raise RuntimeError("this instance does not run in AP mode")
         return self.ap
+
+    def need_visits(self) -> Visits:
+        if self.visits is None:
+            raise RuntimeError("this instance does not run in AP mode")
+        return self.visits
 
     def start(self) -> None:
         self.nodes.start()
