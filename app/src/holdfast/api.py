@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -13,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import auth, limits
+from . import auth, breaker_admin, limits
 from .ap_service import require_found
 from .errors import (
     BadKey,
@@ -98,7 +97,14 @@ def _install_routes(app: Flask, runtime: Runtime) -> None:
 
     @app.get("/circuit-breaker", **options)
     def circuit_breaker() -> ResponseReturnValue:
-        return {"mode": runtime.settings.mode, "zone": runtime.settings.zone, "nodes": _breakers(runtime)}
+        return {"mode": runtime.settings.mode, "zone": runtime.settings.zone, "nodes": runtime.breakers.view()}
+
+    @app.post("/circuit-breaker/<node>", **options)
+    def force_breaker(node: str) -> ResponseReturnValue:
+        actor = auth.require(g.token, "admin")
+        state, seconds = breaker_admin.parse(request.get_json(force=True, silent=True))
+        shown = runtime.breakers.force(node, state, seconds, actor.name, limits.client_address())
+        return {"mode": runtime.settings.mode, "zone": runtime.settings.zone, "node": node, **shown}
 
     @app.get("/openapi.json", **options)
     def openapi() -> ResponseReturnValue:
@@ -184,28 +190,6 @@ def _value(max_bytes: int) -> str:
 
 def _session_headers() -> tuple[str | None, str | None]:
     return request.headers.get(SESSION_HEADER), request.headers.get("Cookie")
-
-
-def _breakers(runtime: Runtime) -> dict[str, Any]:
-    now, wall = time.monotonic(), time.time()
-
-    def stamp(at: float | None) -> str | None:
-        if at is None:
-            return None
-        return datetime.fromtimestamp(wall - (now - at), UTC).isoformat(timespec="milliseconds")
-
-    shown = {}
-    for name, breaker in runtime.nodes.breakers.items():
-        status = breaker.status(now)
-        shown[name] = {
-            "state": status.state.name,
-            "last_failure": status.last_failure,
-            "since": stamp(status.since),
-            "next_probe": stamp(status.next_probe),
-            "window": {"calls": status.calls, "failures": status.failures},
-            "guard": runtime.nodes.guard_state(name),
-        }
-    return shown
 
 
 def _install_endings(app: Flask, runtime: Runtime, limiter: Any) -> None:

@@ -18,7 +18,7 @@ class ServiceError(Exception):
     code = "internal"
     status = 500
     retry_after: int | None = None
-    details: Mapping[str, Any] = {}  # noqa: RUF012  never changed, only replaced
+    details: Mapping[str, Any] = {}
 
     def __init__(self, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 from .ap_service import ApService
 from .audit import Audit, derive_key
+from .board import Board, make_directory
+from .breaker_admin import BreakerAdmin
 from .cp_service import CpService
 from .limit_counts import LimitCounts
 from .metrics import Metrics
@@ -17,10 +22,17 @@ from .visits import Visits
 
 
 class Runtime:
-    """Exactly one of ``cp`` and ``ap`` is set, by the mode."""
+    """Exactly one of ``cp`` and ``ap`` is set, by the mode.
 
-    def __init__(self, settings: Settings) -> None:
+    ``shared_directory``: what the workers of one instance have in common, made before they are forked; None: this
+    process has one of its own.
+    """
+
+    def __init__(self, settings: Settings, shared_directory: Path | None = None) -> None:
         self.settings = settings
+        self._directory = shared_directory or make_directory()
+        self._only_mine = shared_directory is None
+        self._board = Board(self._directory)
         self.metrics = Metrics(settings.mode, settings.node_names)
         self.audit = Audit(settings.secret_key, settings.audit_pseudonymise)
         self.nodes = Nodes(
@@ -48,6 +60,8 @@ class Runtime:
             self._staleness = StalenessWatch(self.nodes, settings.local_node, settings.network_timeout_sec)
             self._staleness.expose(self.metrics)
         expose_nodes(self.metrics, self.nodes)
+        self.breakers = BreakerAdmin(self.nodes, self._board, self.audit.record)
+        self.nodes.on_tick = self.breakers.tick
         limit_key = derive_key(settings.secret_key, "holdfast limit counters 1")
         self.counts = LimitCounts(self.nodes, settings.mode, limit_key, settings.network_timeout_sec)
         self.metrics.gauge("rate_limiter_shared", "1 if rate limits are counted region-wide now.").set_function(
@@ -65,6 +79,7 @@ class Runtime:
         return self.visits
 
     def start(self) -> None:
+        self.breakers.tick(time.monotonic())  # what is forced holds from the first call on
         self.nodes.start()
         self.counts.start()
         if self._staleness is not None:
@@ -75,6 +90,9 @@ class Runtime:
             self._staleness.stop()
         self.counts.stop()
         self.nodes.stop()
+        self._board.leave()
+        if self._only_mine:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def drain(self) -> None:
         """From now on not ready; requests are still answered."""

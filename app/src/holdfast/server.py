@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -19,6 +22,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from . import logs
 from .api import create_app, failure
+from .board import make_directory
 from .errors import BadRequest, Internal, ServiceError, TooLarge
 from .runtime import Runtime
 from .settings import Settings
@@ -83,8 +87,8 @@ def _as_service_error(exc: Exception) -> ServiceError:
 class Server(BaseApplication):  # type: ignore[misc]
     """Built in the parent; ``load`` runs in the worker, where threads may be started."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, shared_directory: Path) -> None:
+        self.settings, self.shared_directory = settings, shared_directory
         self.runtime: Runtime | None = None
         super().__init__()
 
@@ -110,7 +114,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         logs.configure(self.settings.log_level, {"mode": self.settings.mode, "zone": self.settings.zone})
-        self.runtime = Runtime(self.settings)
+        self.runtime = Runtime(self.settings, self.shared_directory)
         app = create_app(self.runtime)
         self.runtime.start()
         return app
@@ -119,4 +123,9 @@ class Server(BaseApplication):  # type: ignore[misc]
 def run(settings: Settings) -> None:
     """Blocks until the server has ended; exits the process."""
     logs.configure(settings.log_level, {"mode": settings.mode, "zone": settings.zone})
-    Server(settings).run()
+    directory, parent = make_directory(), os.getpid()
+    try:
+        Server(settings, directory).run()
+    finally:
+        if os.getpid() == parent:  # a worker's end comes by here too
+            shutil.rmtree(directory, ignore_errors=True)
