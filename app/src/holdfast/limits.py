@@ -34,8 +34,8 @@ def attach(app: Flask, settings: Settings, exempt: Callable[[], bool], counts: L
 
     def limit() -> str:
         token: Token | None = g.get("token")
-        chosen = token.rate_limit if token is not None else None
-        return settings.rate_limits if chosen is None or chosen == UNLIMITED else chosen
+        chosen = (token.rate_limit if token is not None else None) or settings.rate_limits
+        return "" if chosen == UNLIMITED else chosen  # parsed also where the request turns out to be free
 
     def free() -> bool:
         token: Token | None = g.get("token")

@@ -129,3 +129,9 @@ def test_a_forged_forwarded_for_does_not_help(shared: Cluster) -> None:
     for path in ("/health", "/health/live", "/metrics", "/circuit-breaker"):
         for app in (behind, direct):
             assert [app.request("GET", path, token=None).status for _ in range(12)] == [200] * 12
+
+
+def test_unlimited_for_everybody(shared: Cluster) -> None:
+    app = shared.run("serve", "cp", RATE_LIMITS="unlimited")
+    assert [app.read("k", token="writer").status for _ in range(150)] == [404] * 150
+    assert [app.read("k", token="slow").status for _ in range(4)] == [404, 404, 404, 429], "a token's own limit holds"
