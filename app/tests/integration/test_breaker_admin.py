@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import App, Cluster, Reply, wait_for
+from cluster import SRC, TOKENS, App, Cluster, Reply, wait_for
 
 
 def force(app: App, node: str, state: str, seconds: int | None = 60, **options: Any) -> Reply:
@@ -137,3 +140,29 @@ def test_in_ap_a_forced_open_local_node_sends_writes_elsewhere(cluster: Cluster)
     assert app.write("k", "2").json["acks"] != ["db_g1"]
     force(app, "db_g1", "AUTO", None)
     assert app.write("k", "3").json["acks"] == ["db_g1"]
+
+
+def test_the_command(cluster: Cluster, tmp_path: Path) -> None:
+    app = cluster.run("serve", "cp")
+    (tmp_path / "token").write_text(TOKENS["boss"] + "\n")
+    (tmp_path / "weak").write_text(TOKENS["writer"])
+
+    def run(*arguments: str, token: str = "token", url: str = f"http://127.0.0.1:{app.port}") -> tuple[int, str]:
+        command = [sys.executable, "-m", "holdfast", "breaker", *arguments, "--url", url]
+        command += ["--token-file", str(tmp_path / token)]
+        done = subprocess.run(command, env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, timeout=20)
+        assert "Traceback" not in done.stderr
+        assert TOKENS["boss"] not in done.stdout + done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    code, text = run("db_g2", "--open", "--seconds", "60")
+    assert (code, json.loads(text)["forced"]["state"]) == (0, "OPEN")
+    assert shown(app, "db_g2")["state"] == "OPEN"
+    assert run("db_g2", "--auto")[0] == 0
+    assert shown(app, "db_g2")["state"] == "CLOSED"
+    assert "forbidden" in run("db_g2", "--open", token="weak")[1]
+    assert run("db_g7", "--close")[0] == 3
+    assert run("db_g2", "--open", token="none")[0] == 2
+    assert run("db_g2", "--open", url="ftp://x")[0] == 2
+    assert run("db_g2", "--open", url="http://127.0.0.1:9")[0] == 3
+    assert run("db_g2")[0] == 2
