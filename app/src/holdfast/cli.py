@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from . import __version__, settings
+from . import __version__, breaker_command, settings
 from .auth import hash_token
 from .errors import SettingsError
 from .probe import arguments as probe
@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     repair.add_argument("--confirm", metavar="REGION", help="no majority is left: the largest version of all nodes")
     repair.add_argument("--check", action="store_true", help="say what would be done, change nothing")
     commands.add_parser("hash-token", help="read a token on stdin, print what api_tokens holds for it")
+    breaker_command.add_arguments(commands.add_parser("breaker", help="force a breaker of a running instance"))
     probe.add_arguments(commands.add_parser("probe", help="measure: the client of drills, tests and benchmarks"))
     arguments = parser.parse_args(argv)
     try:
@@ -102,12 +103,18 @@ def _probe(arguments: argparse.Namespace) -> int:
     return execute(arguments)
 
 
+def _breaker(arguments: argparse.Namespace) -> int:
+    """Exit code 3: the instance refused, or did not answer."""
+    return breaker_command.execute(arguments)
+
+
 _COMMANDS = {
     "serve": _serve,
     "replicate": _replicate,
     "bootstrap": _bootstrap,
     "repair": _repair,
     "hash-token": _hash_token,
+    "breaker": _breaker,
     "probe": _probe,
 }
 
