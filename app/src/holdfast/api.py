@@ -177,7 +177,9 @@ def _install_endings(app: Flask, runtime: Runtime, limiter: Any) -> None:
     def http_failed(problem: HTTPException) -> ResponseReturnValue:
         response = refused(_translate(problem, limiter, runtime.settings.max_value_bytes))
         if problem.code == 405 and isinstance(getattr(problem, "valid_methods", None), (list, tuple, set)):
-            response.headers["Allow"] = ", ".join(sorted(problem.valid_methods))  # type: ignore[attr-defined]
+            with_value = len(request.environ.get("holdfast.segments", [])) == 2
+            allowed = ["POST"] if with_value else sorted(problem.valid_methods)  # type: ignore[attr-defined]
+            response.headers["Allow"] = ", ".join(allowed)
         return response
 
     @app.errorhandler(Exception)

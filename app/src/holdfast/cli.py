@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 
 from . import __version__, breaker_command, settings
 from .auth import hash_token
@@ -42,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(_arguments: argparse.Namespace) -> int:
     loaded = settings.load(os.environ)
+    refused = _check_nodes(loaded)
+    if refused:
+        return refused
     from .server import run  # late: the server is heavy and the other commands do not need it
 
     run(loaded)
@@ -52,9 +56,37 @@ def _replicate(_arguments: argparse.Namespace) -> int:
     loaded = settings.load(os.environ)
     if loaded.mode != "ap":
         raise SettingsError("APP_MODE is 'cp': `holdfast replicate` moves AP writes, set it to ap")
+    refused = _check_nodes(loaded)
+    if refused:
+        return refused
     from .replicate_server import run
 
     return run(loaded)
+
+
+def _check_nodes(loaded: settings.Settings) -> int:
+    """0, or the exit code of a start that was refused. In a process of its own: nothing that talks to nodes may be
+    imported, and no thread have run, before the server forks and its workers set themselves up."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 1
+    try:
+        from . import logs
+        from .start_check import check_nodes
+
+        logs.configure(loaded.log_level, {"mode": loaded.mode, "zone": loaded.zone})
+        check_nodes(loaded)
+        code = 0
+    except SettingsError as problem:
+        print(f"holdfast: {problem}", file=sys.stderr)
+        code = 2
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _bootstrap(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ _KEY = {
     "name": "key",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 512},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"},
     "description": "1 to 512 bytes of UTF-8 without control characters; a slash is written %2F",
 }
 _SESSION = {
@@ -47,7 +47,8 @@ def _errors(*codes: str) -> dict[str, Any]:
     for status, names in by_status.items():
         answer: dict[str, Any] = {"description": ", ".join(names), "content": _content("Failure")}
         if status in (429, 503):
-            answer["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+            header = {"schema": {"type": "integer"}, "description": "seconds", "required": True}
+            answer["headers"] = {"Retry-After": header}
         answers[str(status)] = answer
     return answers
 
@@ -69,7 +70,11 @@ def document(mode: str) -> dict[str, Any]:
         }
 
     value = {"name": "value", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-    body = {"required": True, "content": {"text/plain": {"schema": {"type": "string"}}}}
+    body = {
+        "required": False,
+        "description": "none: the empty value",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
     read = {
         "summary": "Read a key",
         "security": secured,

@@ -17,7 +17,7 @@ RUN = Path(__file__).resolve().parents[2] / "benchmarks" / "run.py"
 
 def test_quick_run() -> None:
     if shutil.which("wrk") is None:
-        pytest.skip("needs wrk (Debian: apt-get install wrk)")
+        pytest.fail("this test needs wrk (Debian: apt-get install wrk)")
     done = subprocess.run(
         [sys.executable, str(RUN), "--quick", "--only", "cp,ap,empty", "--workers", "1"],
         env={**os.environ, "PYTHONPATH": str(SRC)},

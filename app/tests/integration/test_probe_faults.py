@@ -279,14 +279,33 @@ def test_a_name_that_moves_is_followed_though_connections_are_kept(serve: Callab
     asyncio.run(scenario())
 
 
-def test_cpu_and_memory_at_200_requests_a_second(serve: Callable[..., FakeService], out: Path) -> None:
-    fake = serve()
-    run(out, "--target", f"a={fake.url}", "--rate", "100", "--duration", "20")
-    probe = report(out)["probe"]
-    print(
-        f"probe at 200 requests/s: {probe['cpu_share'] * 100:.1f} % of a core, {probe['max_rss_kib']} KiB, "
-        f"{out.stat().st_size / 4000:.0f} bytes a request"
-    )
-    # A guard against growth, with room for a busy machine. The aim (under 10 %) and what is reached are in README.md.
-    assert probe["cpu_share"] < 0.25
-    assert probe["max_rss_kib"] < 64 * 1024
+#: Of a core at 200 requests a second, with TLS (what a drill uses) and without.
+MOST_CPU = 0.10
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_cpu_and_memory_at_200_requests_a_second(
+    serve: Callable[..., FakeService], tmp_path: Path, scheme: str
+) -> None:
+    """User and system CPU time, not wall. A busy machine only ever adds to it, so the least of a few runs counts."""
+    context, trust = None, []
+    if scheme == "https":
+        ca = authority(tmp_path, "ca")
+        cert, key = certificate(tmp_path, ca, "server", "IP:127.0.0.1")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        trust = ["--ca-file", str(ca.with_suffix(".crt"))]
+    fake = serve(tls=context)
+    shares = []
+    for number in range(4):
+        out = tmp_path / f"{number}.jsonl"
+        end = run(out, "--target", f"a={fake.url}", "--rate", "100", "--duration", "8", *trust)
+        probe = report(out)["probe"]
+        assert end["requests"] == 1600
+        assert probe["max_rss_kib"] < 64 * 1024
+        shares.append(probe["cpu_share"])
+        if shares[-1] < MOST_CPU:
+            break
+    size = out.stat().st_size / 1600
+    print(f"{scheme}: {shares} of a core, {probe['max_rss_kib']} KiB, {size:.0f} bytes a request")
+    assert 0.005 < min(shares) < MOST_CPU

@@ -77,6 +77,7 @@ class Instance:
             if boot != self.boot:
                 return
             if self.events.now < self.paused_until:
+                self.events.hit("instance pauses", self.name)
                 self.events.at(self.paused_until - self.events.now, heard, told)
                 return
             if isinstance(told, Differs):

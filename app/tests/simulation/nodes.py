@@ -46,6 +46,7 @@ class SimNode:
                 answer(NotDone("connect", True))
             return
         if events.now < self.paused_until:
+            events.hit("pause", self.name)
             self._held.append((request, process, answer))
             if len(self._held) == 1:
                 events.at(self.paused_until - events.now, self._resume, self._boot)
@@ -58,6 +59,8 @@ class SimNode:
         if not self._syncing:
             self._syncing = True
             stall = max(0.0, self.disk_stalls_until - events.now)
+            if stall:
+                events.hit("disk stalls", self.name)
             events.at(stall + events.random.uniform(0.05, 0.4), self._synced, self._boot)
 
     def _resume(self, boot: int) -> None:
