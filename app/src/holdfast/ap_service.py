@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,8 @@ class _Seen:
 
 
 class ApService:
+    """``by_clock`` puts nodes whose clock is known bad behind the others: the executing node mints the version."""
+
     def __init__(
         self,
         nodes: Nodes,
@@ -73,9 +76,11 @@ class ApService:
         timeout_sec: float,
         max_staleness_ms: int,
         max_clock_drift_ms: int,
+        by_clock: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda order: order,
         session_ttl_sec: int = 3600,
     ) -> None:
         self._nodes = nodes
+        self._by_clock = by_clock
         self._order = (local, *(n for n in nodes.names if n != local))
         self._timeout = timeout_sec
         self._max_staleness = max_staleness_ms
@@ -137,7 +142,8 @@ class ApService:
         maybe_stored = False
         reasons: list[str] = []
         keeping = self._records.keeping(shown) if shown is not None else None
-        for node in self._order:
+        order = self._by_clock(self._order)
+        for node in order:
             keep = keeping.at(node, deadline) if keeping is not None else None
             with self._lock:
                 floor = max(self._hlc, session.hlc, keep.hlc if keep is not None else ZERO)
@@ -145,7 +151,7 @@ class ApService:
             args = [kind, value, key, floor, self._drift]
             if keep is not None:
                 keys, args = [*keys, scripts.session_key(keep.identity)], [*args, *keep.arguments]
-            result = self._ask(node, scripts.AP_WRITE, keys, args, deadline)
+            result = self._ask(node, scripts.AP_WRITE, keys, args, deadline, order[-1])
             if isinstance(result, Answer):
                 version, sequence, incarnation, prolonged = (f.decode() for f in result.value)
                 self._remember(version)
@@ -223,7 +229,9 @@ class ApService:
             record,
         )
 
-    def _ask(self, node: str, script: scripts.Script, keys: list[str], args: list[Any], deadline: float) -> Result:
+    def _ask(
+        self, node: str, script: scripts.Script, keys: list[str], args: list[Any], deadline: float, last: str = ""
+    ) -> Result:
         """Ask with the guard believed; if it was another one that may serve too, believe that and ask once more."""
         result: Result = Failed("not_member", True)
         for _attempt in range(2):
@@ -232,7 +240,7 @@ class ApService:
                 return result
             # A node that does not answer gets half of what is left, so that there is time for the next one.
             now = time.monotonic()
-            share = 1.0 if node == self._order[-1] else 0.5
+            share = 1.0 if node == (last or self._order[-1]) else 0.5
             result = self._nodes.call(
                 node, script, keys, [*guard.expectation(), *args], now + max(0.0, deadline - now) * share
             )

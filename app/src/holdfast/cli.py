@@ -30,6 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     repair.add_argument("--suspect", action="store_true", help="also heal a NODE that votes: its data may be cut")
     repair.add_argument("--confirm", metavar="REGION", help="no majority is left: the largest version of all nodes")
     repair.add_argument("--check", action="store_true", help="say what would be done, change nothing")
+    parked = commands.add_parser("parked", help="entries whose version is too far in the future")
+    actions = parked.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="show them, on every node")
+    restamp = actions.add_parser("restamp", help="write those of NODE anew, once its clock is right")
+    restamp.add_argument("node", metavar="NODE", help="the node that minted them")
+    restamp.add_argument("--confirm", metavar="NODE", help="do it; without, only say what would be done")
     commands.add_parser("hash-token", help="read a token on stdin, print what api_tokens holds for it")
     breaker_command.add_arguments(commands.add_parser("breaker", help="force a breaker of a running instance"))
     probe.add_arguments(commands.add_parser("probe", help="measure: the client of drills, tests and benchmarks"))
@@ -116,6 +122,20 @@ def _repair(arguments: argparse.Namespace) -> int:
     return RepairCommand(loaded).run(arguments.nodes, arguments.suspect, arguments.confirm, arguments.check)
 
 
+def _parked(arguments: argparse.Namespace) -> int:
+    """Exit codes: parked_command.Code."""
+    loaded = settings.load_bootstrap(os.environ)
+    if arguments.action == "restamp" and arguments.node not in loaded.nodes:
+        raise SettingsError(f"parked: {arguments.node} is not in NODES: use one of {', '.join(loaded.nodes)}")
+    from . import logs
+    from .audit import Audit
+    from .parked_command import ParkedCommand
+
+    logs.configure("WARNING", {"mode": "parked"})
+    command = ParkedCommand(loaded, Audit(*settings.load_audit(os.environ)))
+    return command.show() if arguments.action == "list" else command.restamp(arguments.node, arguments.confirm)
+
+
 def _hash_token(_arguments: argparse.Namespace) -> int:
     token = sys.stdin.read().strip()
     if len(token) < MIN_TOKEN:
@@ -145,6 +165,7 @@ _COMMANDS = {
     "replicate": _replicate,
     "bootstrap": _bootstrap,
     "repair": _repair,
+    "parked": _parked,
     "hash-token": _hash_token,
     "breaker": _breaker,
     "probe": _probe,

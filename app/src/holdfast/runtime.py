@@ -12,6 +12,7 @@ from .ap_service import ApService
 from .audit import Audit, derive_key
 from .board import Board, make_directory
 from .breaker_admin import BreakerAdmin
+from .clock_watch import ClockWatch
 from .cp_service import CpService
 from .limit_counts import LimitCounts
 from .metrics import Metrics
@@ -50,18 +51,27 @@ class Runtime:
         self.ap: ApService | None = None
         self.visits: Visits | None = None
         self._staleness: StalenessWatch | None = None
+        self._clocks: ClockWatch | None = None
         self._draining = False
         self._ended = threading.Event()
         self._publisher = threading.Thread(target=self._publish, name="publisher", daemon=True)
         if settings.mode == "cp":
             self.cp = CpService(self.nodes, settings.network_timeout_sec)
         else:
+            self._clocks = ClockWatch(
+                self.nodes,
+                settings.network_timeout_sec,
+                settings.max_clock_drift_ms,
+                lambda name, fields: self.audit.record(name, **fields),
+            )
+            self._clocks.expose(self.metrics)
             self.ap = ApService(
                 self.nodes,
                 settings.local_node,
                 settings.network_timeout_sec,
                 settings.max_staleness_ms,
                 settings.max_clock_drift_ms,
+                self._clocks.order,
                 settings.session_ttl_sec,
             )
             self.visits = Visits(self.ap, settings.secret_keys, settings.session_ttl_sec)
@@ -93,12 +103,16 @@ class Runtime:
         self.counts.start()
         if self._staleness is not None:
             self._staleness.start()
+        if self._clocks is not None:
+            self._clocks.start()
 
     def stop(self) -> None:
         self._ended.set()
         if self._staleness is not None:
             self._staleness.stop()
         self.counts.stop()
+        if self._clocks is not None:
+            self._clocks.stop()
         self.nodes.stop()
         self._board.leave()
         if self._only_mine:

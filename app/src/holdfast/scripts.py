@@ -37,8 +37,16 @@ AP_PULL = load("ap_pull")
 AP_SCAN = load("ap_scan")
 AP_PARKED = load("ap_parked")
 AP_APPLY = load("ap_apply")
+AP_REPLAY = load("ap_replay")
+AP_DIGEST = load("ap_digest")
+AP_DIGEST_PUT = load("ap_digest_put")
+AP_DIGEST_GET = load("ap_digest_get")
+AP_SOME = load("ap_some")
+AP_FUTURE = load("ap_future")
+AP_RESTAMP = load("ap_restamp")
 AP_UNPARK = load("ap_unpark")
 AP_TRIM = load("ap_trim")
+CLOCK_READ = load("clock_read")
 LEASE = load("lease")
 LIMIT_COUNT = load("limit_count")
 SESSION_READ = load("session_read")
@@ -53,6 +61,7 @@ OUTBOX = "holdfast:outbox"
 AP_STATE = "holdfast:ap"
 PEERS = "holdfast:peers"
 PARKED = "holdfast:parked"
+DIGESTS = "holdfast:digest"
 LEASE_KEY = "holdfast:lease"
 
 

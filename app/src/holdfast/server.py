@@ -219,6 +219,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if self._draining:
             return
         self._draining = True
+        if (
+            self.app.runtime is None
+        ):  # still starting: nothing to drain, and an error here would look like a failed start
+            self.alive = False
+            return
         self.app.runtime.drain()
         gevent.spawn_later(self.app.settings.drain_sec, setattr, self, "alive", False)
 

@@ -78,6 +78,8 @@ class Settings:
     drain_sec: float
     audit_pseudonymise: bool
     outbox_max_entries: int
+    outbox_max_bytes: int
+    divergence_check_sec: float
     redis: RedisAccess
     secret_key: str
     tokens: tuple[Token, ...]
@@ -298,6 +300,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         drain_sec=env.number("DRAIN_SEC", 5, 0, 600),
         audit_pseudonymise=env.switch("AUDIT_PSEUDONYMISE", "off"),
         outbox_max_entries=env.whole("OUTBOX_MAX_ENTRIES", 1_000_000, 1, 1_000_000_000),
+        outbox_max_bytes=env.whole("OUTBOX_MAX_BYTES", 1_073_741_824, 65_536, 1 << 50),
+        divergence_check_sec=env.number("DIVERGENCE_CHECK_SEC", 60, 0.5, 86_400),
         redis=load_redis(environ),
         secret_key=read_secret(secrets_dir, "secret_key", MIN_SECRET_KEY, "generate one with: openssl rand -hex 32"),
         tokens=parse_tokens(read_secret(secrets_dir, "api_tokens", 2, "write a JSON list of {name, role, sha256}")),
@@ -326,3 +330,10 @@ def load_bootstrap(environ: Mapping[str, str]) -> BootstrapSettings:
         max_clock_drift_ms=env.whole("MAX_CLOCK_DRIFT_MS", 500, 1, 3_600_000),
         redis=load_redis(environ),
     )
+
+
+def load_audit(environ: Mapping[str, str]) -> tuple[str, bool]:
+    """(secret key, whether to pseudonymise) for a command that writes the audit log."""
+    env = _Env(environ)
+    directory, cure = env.text("SECRETS_DIR", "/run/secrets"), "generate one with: openssl rand -hex 32"
+    return read_secret(directory, "secret_key", MIN_SECRET_KEY, cure), env.switch("AUDIT_PSEUDONYMISE", "off")

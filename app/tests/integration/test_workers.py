@@ -152,6 +152,7 @@ def test_idle_connections_do_not_delay_the_end(shared: Cluster) -> None:
 def test_no_audit_line_is_lost_on_sigterm(shared: Cluster) -> None:
     app = shared.run("serve", "cp", WORKERS="2", DRAIN_SEC="1")
     wait_for("ready", app.ready)
+    wait_for("both workers", lambda: sum(e["event"] == "DB_CONNECTED" for e in app.entries()) == 6)
     answered = 0
 
     def write(i: int) -> bool:
