@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -15,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_list_header
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import auth, limits
+from . import auth, breaker_admin, limits
 from .core import OPERATIONS, Answered, Asked, Core, failed
 from .errors import BadRequest, Internal, MethodNotAllowed, NotFound, RateLimited, ServiceError, TooLarge
 from .heads import Head
@@ -67,7 +65,7 @@ def create_app(runtime: Runtime, short: bool = True) -> Flask:
         g.token = tokens.identify(request.headers.get("Authorization"))
 
     # Registered after `identify` and before the routes: requests with bad tokens are counted per address.
-    limiter = limits.attach(app, settings, lambda: request.endpoint in FREE)
+    limiter = limits.attach(app, settings, lambda: request.endpoint in FREE, runtime.counts)
     core = Core(runtime, tokens, limits.Check(limiter, settings))
     app.extensions["holdfast"] = core
     app.wsgi_app = RawPath(app.wsgi_app, core if short else None)  # type: ignore[method-assign]
@@ -100,7 +98,14 @@ def _install_routes(app: Flask, runtime: Runtime, core: Core) -> None:
 
     @app.get("/circuit-breaker", **options)
     def circuit_breaker() -> ResponseReturnValue:
-        return {"mode": runtime.settings.mode, "zone": runtime.settings.zone, "nodes": _breakers(runtime)}
+        return {"mode": runtime.settings.mode, "zone": runtime.settings.zone, "nodes": runtime.breakers.view()}
+
+    @app.post("/circuit-breaker/<node>", **options)
+    def force_breaker(node: str) -> ResponseReturnValue:
+        actor = auth.require(g.token, "admin")
+        state, seconds = breaker_admin.parse(request.get_json(force=True, silent=True))
+        shown = runtime.breakers.force(node, state, seconds, actor.name, limits.client_address())
+        return {"mode": runtime.settings.mode, "zone": runtime.settings.zone, "node": node, **shown}
 
     @app.get("/openapi.json", **options)
     def openapi() -> ResponseReturnValue:
@@ -158,28 +163,6 @@ def forwarded_address(header: str, peer: str, trusted: int) -> str:
     """What ProxyFix makes of X-Forwarded-For: the entry the outermost trusted proxy appended."""
     values = [header] if header.replace(".", "").isalnum() else parse_list_header(header)
     return (values[-trusted] or peer) if len(values) >= trusted else peer
-
-
-def _breakers(runtime: Runtime) -> dict[str, Any]:
-    now, wall = time.monotonic(), time.time()
-
-    def stamp(at: float | None) -> str | None:
-        if at is None:
-            return None
-        return datetime.fromtimestamp(wall - (now - at), UTC).isoformat(timespec="milliseconds")
-
-    shown = {}
-    for name, breaker in runtime.nodes.breakers.items():
-        status = breaker.status(now)
-        shown[name] = {
-            "state": status.state.name,
-            "last_failure": status.last_failure,
-            "since": stamp(status.since),
-            "next_probe": stamp(status.next_probe),
-            "window": {"calls": status.calls, "failures": status.failures},
-            "guard": runtime.nodes.guard_state(name),
-        }
-    return shown
 
 
 def _install_endings(app: Flask, runtime: Runtime, limiter: Any) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 
-from . import __version__, settings
+from . import __version__, breaker_command, settings
 from .auth import hash_token
 from .errors import SettingsError
 from .probe import arguments as probe
@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     restamp.add_argument("node", metavar="NODE", help="the node that minted them")
     restamp.add_argument("--confirm", metavar="NODE", help="do it; without, only say what would be done")
     commands.add_parser("hash-token", help="read a token on stdin, print what api_tokens holds for it")
+    breaker_command.add_arguments(commands.add_parser("breaker", help="force a breaker of a running instance"))
     probe.add_arguments(commands.add_parser("probe", help="measure: the client of drills, tests and benchmarks"))
     arguments = parser.parse_args(argv)
     try:
@@ -154,6 +155,11 @@ def _probe(arguments: argparse.Namespace) -> int:
     return execute(arguments)
 
 
+def _breaker(arguments: argparse.Namespace) -> int:
+    """Exit code 3: the instance refused, or did not answer."""
+    return breaker_command.execute(arguments)
+
+
 _COMMANDS = {
     "serve": _serve,
     "replicate": _replicate,
@@ -161,6 +167,7 @@ _COMMANDS = {
     "repair": _repair,
     "parked": _parked,
     "hash-token": _hash_token,
+    "breaker": _breaker,
     "probe": _probe,
 }
 

@@ -15,15 +15,12 @@ from typing import Any
 
 from . import auth, limits
 from .ap_service import require_found
-from .audit import derive_key
 from .errors import BadKey, BadRequest, BadValue, Internal, NotFound, ServiceError, TooLarge, Unauthorized
 from .keys import decode_body_value, decode_key, decode_path_value
 from .logs import LOG
 from .runtime import Runtime
-from .sessions import Session, decode, encode
 from .settings import Token
 
-SESSION_HEADER = "X-Session-Token"
 #: Bodies above this many bytes, and bodies of unknown size, are taken in by at most LARGE_AT_ONCE requests at once.
 LARGE_BYTES, LARGE_AT_ONCE = 65536, 16
 #: Which operation a method is on a path's first segment. HEAD is a read whose body the server leaves out.
@@ -91,7 +88,6 @@ class Core:
         self._runtime, self._tokens, self._check = runtime, tokens, check
         settings = runtime.settings
         self._mode, self._max = settings.mode, settings.max_value_bytes
-        self._session_key = derive_key(settings.secret_key, "holdfast session token 1")
         self._slots, self._large = _Slots(settings.requests_at_once), _Slots(LARGE_AT_ONCE)
 
     def answer(self, asked: Asked) -> Answered:
@@ -131,13 +127,14 @@ class Core:
             got = cp.read(key)
             body |= {"value": got.value, "version": got.version, "staleness_ms": 0, "stale": False}
             return body | {"source": "majority"}, _headers()
-        session, known = self._session(asked)
-        answer = require_found(self._runtime.need_ap().read(key, session, known))
+        visits = self._runtime.need_visits()
+        answer, more = visits.read(key, asked.header("x-session-token"), asked.header("cookie"))
+        require_found(answer)
         body |= {"value": answer.value, "version": answer.version, "staleness_ms": answer.staleness_ms}
         body |= {"stale": answer.stale, "source": answer.source}
         if answer.read_your_writes is not None:
             body["read_your_writes"] = answer.read_your_writes
-        return body, _headers()
+        return body, [*_headers(), *more]
 
     def _write(
         self, asked: Asked, noted: _Noted, key: str, value: str | None
@@ -148,12 +145,10 @@ class Core:
             done = cp.delete(key) if value is None else cp.write(key, value)
             noted.version = done.version
             return self._about(key) | {"version": done.version, "acks": list(done.acks)}, _headers()
-        base = self._session(asked)[0] or Session()
-        ap = self._runtime.need_ap()
-        written = ap.delete(key, base) if value is None else ap.write(key, value, base)
+        visits = self._runtime.need_visits()
+        written, more = visits.write(key, value, asked.header("x-session-token"), asked.header("cookie"))
         noted.version = written.version
-        headers = [*_headers(), (SESSION_HEADER, encode(written.session, self._session_key))]
-        return self._about(key) | {"version": written.version, "acks": list(written.acks)}, headers
+        return self._about(key) | {"version": written.version, "acks": list(written.acks)}, [*_headers(), *more]
 
     def _about(self, key: str) -> dict[str, Any]:
         return {"status": "SUCCESS", "mode": self._mode, "key": key}
@@ -193,14 +188,6 @@ class Core:
             raise BadRequest("the body is shorter than its Content-Length")
         return body
 
-    def _session(self, asked: Asked) -> tuple[Session | None, bool]:
-        """The session the client shows, and False if it shows something that is not one of ours."""
-        token = asked.header("x-session-token")
-        if not token:
-            return None, True
-        session = decode(token, self._session_key)
-        return session, session is not None
-
     def _audit(self, asked: Asked, noted: _Noted, status: str, http_status: int) -> None:
         prefix = _EVENTS[self._mode]
         if status == "unauthorized":
@@ -233,7 +220,7 @@ def _headers() -> list[tuple[str, str]]:
 
 def failure(mode: str, error: ServiceError) -> dict[str, Any]:
     """The body of every answer that is not a success."""
-    return {"status": "FAILURE", "mode": mode, "error": {"code": error.code, "message": error.message}}
+    return {"status": "FAILURE", "mode": mode, "error": {"code": error.code, "message": error.message}, **error.details}
 
 
 def failed(mode: str, error: ServiceError) -> Answered:

@@ -1,6 +1,7 @@
 """Rate limits by Flask-Limiter: per token, or per client address for requests without a valid token.
 
-Version 1 counts in the memory of each process: with several instances a client gets the limit from each of them.
+Flask-Limiter decides; ``limit_counts`` holds its counters, region-wide by way of the nodes, and never keeps a request
+waiting. The two faces count apart.
 """
 
 from __future__ import annotations
@@ -12,29 +13,13 @@ from collections.abc import Callable
 from flask import Flask, g, request
 from flask_limiter import Limiter
 from limits import RateLimitItem, parse_many
-from limits.storage import MemoryStorage
 
 from .errors import RateLimited
+from .limit_counts import CountsStorage, LimitCounts
 from .settings import Settings, Token
 
 UNLIMITED = "unlimited"
-UNUSED = "1 per second"
-EXPIRY_SEC = 10.0
 TOO_MANY = "too many requests for this client"
-
-
-class Counts(MemoryStorage):
-    """Counters in memory. The parent class starts a thread for nearly every request to forget what has expired, a third
-    of a read's cost; here the request that comes EXPIRY_SEC after the last time does it. Expiry itself is exact."""
-
-    STORAGE_SCHEME = ["holdfast-memory"]  # noqa: RUF012  the type the parent class gives it
-    _expired_at = 0.0
-
-    def _MemoryStorage__schedule_expiry(self) -> None:
-        now = time.monotonic()
-        if now - self._expired_at > EXPIRY_SEC:
-            self._expired_at = now
-            self._MemoryStorage__expire_events()  # type: ignore[attr-defined]
 
 
 def client_address() -> str:
@@ -50,15 +35,13 @@ def _name(token: Token | None, address: str) -> str:
     return f"token:{token.name}" if token is not None else f"address:{address}"
 
 
-def attach(app: Flask, settings: Settings, exempt: Callable[[], bool]) -> Limiter:
+def attach(app: Flask, settings: Settings, exempt: Callable[[], bool], counts: LimitCounts) -> Limiter:
     """Limit every request for which ``exempt()`` is False; `g.token` must be set before."""
 
     def limit() -> str:
         token: Token | None = g.get("token")
-        chosen = token.rate_limit if token is not None else None
-        wanted = settings.rate_limits if chosen is None or chosen == UNLIMITED else chosen
-        # Flask-Limiter reads the text before it asks `free`, which then lets the request pass.
-        return UNUSED if wanted == UNLIMITED else wanted
+        chosen = (token.rate_limit if token is not None else None) or settings.rate_limits
+        return "" if chosen == UNLIMITED else chosen  # parsed also where the request turns out to be free
 
     def free() -> bool:
         token: Token | None = g.get("token")
@@ -70,7 +53,8 @@ def attach(app: Flask, settings: Settings, exempt: Callable[[], bool]) -> Limite
         app=app,
         application_limits=[limit],
         application_limits_exempt_when=free,
-        storage_uri="holdfast-memory://",
+        storage_uri=f"{CountsStorage.STORAGE_SCHEME[0]}://",
+        storage_options={"counts": counts},
         strategy="fixed-window",
         headers_enabled=False,
     )

@@ -57,9 +57,9 @@ def unmet(
     """The origins of the session's writes that ``node`` cannot be shown to hold.
 
     ``parked``: entries the node keeps without applying them. Its positions are beyond those, so while there are any
-    nothing of another origin is sure to be seen.
+    nothing of another origin is sure to be seen. Writes under a dead incarnation are missing for good.
     """
-    missing = set()
+    missing = set(session.dead)
     for origin, (wanted_incarnation, wanted) in session.writes.items():
         position = Position(incarnation, own_sequence, None) if origin == node else peers.get(origin)
         hidden = parked > 0 and origin != node

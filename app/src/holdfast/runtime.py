@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from .ap_service import ApService
-from .audit import Audit
+from .audit import Audit, derive_key
+from .board import Board, make_directory
+from .breaker_admin import BreakerAdmin
 from .clock_watch import ClockWatch
 from .cp_service import CpService
+from .limit_counts import LimitCounts
 from .metrics import Metrics
 from .nodes import Nodes
 from .settings import Settings
 from .staleness import StalenessWatch
+from .visits import Visits
 
 #: How old another worker's view may be in a scrape of this one.
 PUBLISH_SEC = 0.5
@@ -31,6 +37,9 @@ class Runtime:
     def __init__(self, settings: Settings, shared_directory: Path | None = None) -> None:
         self.settings = settings
         self.shared_directory = shared_directory
+        self._directory = shared_directory or make_directory()
+        self._only_mine = shared_directory is None
+        self._board = Board(self._directory)
         self.metrics = Metrics(settings.mode, settings.node_names)
         self.audit = Audit(settings.secret_key, settings.audit_pseudonymise)
         self.nodes = Nodes(
@@ -40,6 +49,7 @@ class Runtime:
         )
         self.cp: CpService | None = None
         self.ap: ApService | None = None
+        self.visits: Visits | None = None
         self._staleness: StalenessWatch | None = None
         self._clocks: ClockWatch | None = None
         self._draining = False
@@ -62,19 +72,35 @@ class Runtime:
                 settings.max_staleness_ms,
                 settings.max_clock_drift_ms,
                 self._clocks.order,
+                settings.session_ttl_sec,
             )
+            self.visits = Visits(self.ap, settings.secret_keys, settings.session_ttl_sec)
             self._staleness = StalenessWatch(self.nodes, settings.local_node, settings.network_timeout_sec)
             self._staleness.expose(self.metrics)
         expose_nodes(self.metrics, self.nodes)
+        self.breakers = BreakerAdmin(self.nodes, self._board, self.audit.record)
+        self.nodes.on_tick = self.breakers.tick
+        limit_key = derive_key(settings.secret_key, "holdfast limit counters 1")
+        self.counts = LimitCounts(self.nodes, settings.mode, limit_key, settings.network_timeout_sec)
+        self.metrics.computed(
+            "rate_limiter_shared", "1 if rate limits are counted region-wide now.", lambda: float(self.counts.shared)
+        )
 
     def need_ap(self) -> ApService:
         if self.ap is None:
             raise RuntimeError("this instance does not run in AP mode")
         return self.ap
 
+    def need_visits(self) -> Visits:
+        if self.visits is None:
+            raise RuntimeError("this instance does not run in AP mode")
+        return self.visits
+
     def start(self) -> None:
+        self.breakers.tick(time.monotonic())  # what is forced holds from the first call on
         self.nodes.start()
         self._publisher.start()
+        self.counts.start()
         if self._staleness is not None:
             self._staleness.start()
         if self._clocks is not None:
@@ -84,9 +110,13 @@ class Runtime:
         self._ended.set()
         if self._staleness is not None:
             self._staleness.stop()
+        self.counts.stop()
         if self._clocks is not None:
             self._clocks.stop()
         self.nodes.stop()
+        self._board.leave()
+        if self._only_mine:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def drain(self) -> None:
         """From now on not ready; requests are still answered. Takes no lock: signal handlers call it."""

@@ -52,6 +52,8 @@ AP_UNPARK = load("ap_unpark")
 AP_TRIM = load("ap_trim")
 CLOCK_READ = load("clock_read")
 LEASE = load("lease")
+LIMIT_COUNT = load("limit_count")
+SESSION_READ = load("session_read")
 BOOTSTRAP_STAMP = load("bootstrap_stamp")
 REPAIR_FLOOR = load("repair_floor")
 REPAIR_LOOK = load("repair_look")
@@ -75,3 +77,13 @@ def cp_key(key: str) -> str:
 
 def ap_key(key: str) -> str:
     return f"ap:{key}"
+
+
+def limit_key(counter: str) -> str:
+    """One window of one client's rate limit."""
+    return f"holdfast:limit:{counter}"
+
+
+def session_key(identity: str) -> str:
+    """The record of one session, on its home node."""
+    return f"holdfast:session:{identity}"

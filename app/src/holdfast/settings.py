@@ -84,6 +84,13 @@ class Settings:
     redis: RedisAccess
     secret_key: str
     tokens: tuple[Token, ...]
+    secret_key_previous: str = ""
+    session_ttl_sec: int = 3600
+
+    @property
+    def secret_keys(self) -> tuple[str, ...]:
+        """The one that signs first, then one whose signatures are still accepted."""
+        return (self.secret_key, self.secret_key_previous) if self.secret_key_previous else (self.secret_key,)
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -191,6 +198,13 @@ def read_secret(directory: str, name: str, min_length: int, cure: str) -> str:
     return value
 
 
+def read_previous_key(directory: str) -> str:
+    """The key before the last rotation, whose signatures are still accepted; "" if there is no such file."""
+    if not (Path(directory) / "secret_key_previous").exists():
+        return ""
+    return read_secret(directory, "secret_key_previous", MIN_SECRET_KEY, "put the old secret_key here, or remove it")
+
+
 def parse_tokens(text: str) -> tuple[Token, ...]:
     cure = "write a JSON list of {name, role, sha256}; `holdfast hash-token` makes the sha256"
     try:
@@ -293,6 +307,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         redis=load_redis(environ),
         secret_key=read_secret(secrets_dir, "secret_key", MIN_SECRET_KEY, "generate one with: openssl rand -hex 32"),
         tokens=parse_tokens(read_secret(secrets_dir, "api_tokens", 2, "write a JSON list of {name, role, sha256}")),
+        secret_key_previous=read_previous_key(secrets_dir),
+        session_ttl_sec=env.whole("SESSION_TTL_SEC", 3600, 60, 86_400),
     )
 
 

@@ -193,7 +193,16 @@ def test_metrics_and_audit(app: App) -> None:
 def test_circuit_breaker_shape(app: App) -> None:
     nodes = app.request("GET", "/circuit-breaker", token=None).json["nodes"]
     assert set(nodes) == {"db_g1", "db_g2", "db_g3"}
-    assert set(nodes["db_g1"]) == {"state", "last_failure", "since", "next_probe", "window", "guard"}
+    assert set(nodes["db_g1"]) == {
+        "state",
+        "last_failure",
+        "since",
+        "next_probe",
+        "window",
+        "guard",
+        "forced",
+        "workers",
+    }
 
 
 def test_a_forged_session_is_not_honoured(app: App) -> None:

@@ -25,6 +25,7 @@ CONTROLS = {
     "parked entries not looked at": 300,
     "older data under its old incarnation": 300,
     "cut history not closed": 4000,
+    "dead incarnation forgotten": 4000,
 }
 
 
@@ -110,13 +111,10 @@ class ApWorld:
         self.result.operations += 1
         self.acknowledged.append(Acknowledged(version, key, value, node, sequence, incarnation))
         parsed = Version.parse(version)
-        before = state[0].writes.get(node)
-        if before is not None and before[0] != incarnation:
-            # A token names one incarnation of each origin: what the session wrote under a dead one is not promised.
-            state[1] = {k: v for k, v in state[1].items() if not v.endswith(f".{node}")}
         held = state[1].get(key)
+        session = state[0].with_write(node, incarnation, sequence)
         state[:] = [
-            state[0].with_write(node, incarnation, sequence),
+            Session(session.writes) if "dead incarnation forgotten" in self.controls else session,
             {**state[1], key: version if held is None or newer(version, held) else held},
             max(state[2], (parsed.milliseconds, parsed.counter)),
         ]
