@@ -164,7 +164,7 @@ class CpService:
             if attempt:
                 time.sleep(min(RAISE_PAUSE_SEC, remaining))
             self._nodes.refresh(remaining / 4)
-        if decision is None:  # pragma: no cover - the loop runs at least once
+        if decision is None:  # the loop runs at least once
             raise NoQuorum("no attempt was made")
         if decision.verdict is not Verdict.SUCCESS and self._nodes.guards.fenced():
             if decision.verdict is Verdict.UNKNOWN:

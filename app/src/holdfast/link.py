@@ -190,9 +190,18 @@ class NodeLink:
             for command in batch:
                 command.done(failure)
             return
+        now = time.monotonic()
+        if any(c.deadline <= now for c in batch):  # connecting took its time
+            for command in batch:
+                if command.deadline <= now:
+                    command.done(Failed("timeout", True))
+            packed = [data for command, data in zip(batch, packed, strict=True) if command.deadline > now]
+            batch = [command for command in batch if command.deadline > now]
+            if not batch:
+                return
         answered = 0
         latest = max(c.deadline for c in batch)
-        unknown: list[Command] = []
+        unknown: list[tuple[Command, Script]] = []
         live = batch
         try:
             connection.send_packed_command([b"".join(packed)], check_health=False)
@@ -200,12 +209,13 @@ class NodeLink:
                 outcome = self._receive(connection, latest)
                 answered += 1
                 if command.script is not None and outcome == NO_SCRIPT:
-                    unknown.append(command)
+                    unknown.append((command, command.script))
                 else:
                     command.done(outcome)
-            live, answered, unknown = unknown, 0, []
-            for command in live:
-                self._load_and_repeat(connection, command)
+            again, unknown = unknown, []
+            live, answered = [command for command, _script in again], 0
+            for command, script in again:
+                self._load_and_repeat(connection, command, script)
                 answered += 1
         except Exception as problem:
             # Replies are lost, so the connection is out of step: drop it. What was sent may have been executed.
@@ -214,7 +224,7 @@ class NodeLink:
             if not isinstance(problem, (RedisError, OSError)):
                 # This thread must live on whatever happens: without it the node is lost to the process.
                 LOG.exception("LINK_ERROR", extra={"fields": {"node": self.name}})
-            for command in unknown:
+            for command, _script in unknown:
                 command.done(Failed(reason, True))
             for command in live[answered:]:
                 command.done(Failed(reason, False))
@@ -233,10 +243,8 @@ class NodeLink:
             reply = self._replies.gets()
         return classify(reply) if isinstance(reply, Exception) else Answer(reply)
 
-    def _load_and_repeat(self, connection: Connection, command: Command) -> None:
-        if command.script is None:  # pragma: no cover - only scripts answer NOSCRIPT
-            return
-        load = hiredis.pack_command(("SCRIPT", "LOAD", command.script.source))
+    def _load_and_repeat(self, connection: Connection, command: Command, script: Script) -> None:
+        load = hiredis.pack_command(("SCRIPT", "LOAD", script.source))
         connection.send_packed_command([load + hiredis.pack_command(command.args)], check_health=False)
         loaded = self._receive(connection, command.deadline)
         outcome = self._receive(connection, command.deadline)
@@ -253,7 +261,8 @@ class NodeLink:
         except (RedisError, OSError, ValueError) as problem:
             connection.disconnect()
             known = classify(problem)
-            self._last_failure = known.reason if known.certain else "connect"
+            hung = isinstance(problem, (RedisTimeout, TimeoutError))
+            self._last_failure = known.reason if known.certain else "timeout" if hung else "connect"
             self._retry_at = time.monotonic() + self._pause
             self._pause = min(self._pause * 2, RECONNECT_MAX_SEC)
             self._on_connect(f"{type(problem).__name__}: {problem}")
