@@ -27,6 +27,7 @@ a majority did not confirm.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 
@@ -68,7 +69,7 @@ class Send:
         return dict(self.apart).get(node, self.request)
 
 
-class _Operation:
+class _Operation(ABC):
     """The part both operations share: one phase at a time, each counted to a majority of *all* nodes."""
 
     def __init__(self, nodes: tuple[str, ...]) -> None:
@@ -114,8 +115,9 @@ class _Operation:
     def _largest(self) -> Register:
         return max(self._replies.values(), key=lambda r: r.tag)
 
+    @abstractmethod
     def _after_query(self) -> Send | None:
-        raise NotImplementedError
+        """A majority has answered the query: what to send next, or None if that decided."""
 
     def _begin_store(self, target: Register, to: tuple[str, ...], already: tuple[str, ...]) -> Send:
         self.phase += 1

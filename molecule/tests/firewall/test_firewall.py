@@ -165,7 +165,10 @@ def test_a_lock_out_takes_itself_back(lab):
     [
         ({"firewall_openings": [{"name": "wrong", "ports": [70000], "from": ["any"]}]}, "firewall_openings: wrong has no ports"),
         ({"firewall_openings": [{"name": "wrong", "ports": [80], "from": ["10.0.0.300"]}]}, "'10.0.0.300'"),
-        ({"firewall_openings": [{"name": "wrong", "ports": [80], "from": []}]}, "firewall_openings: wrong has no ports from 1 to 65535, or is open from nowhere"),
+        (
+            {"firewall_openings": [{"name": "wrong", "ports": [80], "from": []}]},
+            "firewall_openings: wrong has no ports from 1 to 65535, or is open from nowhere",
+        ),
         ({"firewall_admin_networks": []}, "firewall_admin_networks is empty"),
     ],
 )
