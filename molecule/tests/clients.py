@@ -52,3 +52,29 @@ class Client(threading.Thread):
                 self.failed.append(repr(error))
             self.slowest = max(self.slowest, time.monotonic() - started)
             self.done += 1
+
+
+class Disks:
+    """Whether a node's disk stood still: all nodes of the lab share one, and a write that it holds up is not the network's fault.
+
+    Redis itself says so, by its latency monitor: an fsync that took longer than a request may wait for a node.
+    """
+
+    LONGEST_MS = 250
+
+    def __init__(self, lab) -> None:
+        self.lab = lab
+
+    def _ask(self, name: str, command: str) -> str:
+        node = "$(docker ps --format '{{.Names}}' --filter name=^db_g)"
+        return self.lab.host(name).check_output(f"docker exec {node} redis-cli {command}")
+
+    def watch(self) -> None:
+        for name in self.lab.serving:
+            self._ask(name, f"config set latency-monitor-threshold {self.LONGEST_MS}")
+            self._ask(name, "latency reset")
+
+    def stalls(self) -> dict[str, str]:
+        """Host -> what its node's latency monitor has noted about writing to disk since `watch`."""
+        noted = {name: self._ask(name, "latency latest") for name in self.lab.serving}
+        return {name: text for name, text in noted.items() if "aof" in text or "fsync" in text}

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from clients import ROOT, USERS_ENVIRONMENT, Client, wait_until_ready
+from clients import ROOT, USERS_ENVIRONMENT, Client, Disks, wait_until_ready
 
 
 def connects(address: str, port: int, seconds: float = 2.0) -> bool:
@@ -118,6 +118,20 @@ def test_dockers_rules_are_left_alone_and_the_rules_come_before_docker(lab, host
 
 
 def test_changing_the_rules_under_load_fails_no_request(lab):
+    """A round in which a node's disk stood still says nothing about the rules, and is made again."""
+    disks = Disks(lab)
+    for _ in range(3):
+        disks.watch()
+        failed = change_the_rules_under_load(lab)
+        stalls = disks.stalls() if failed else {}
+        if not failed or not stalls:
+            break
+        print(f"made again, for a disk stood still: {stalls}; {failed}")
+    assert not failed
+
+
+def change_the_rules_under_load(lab) -> list[str]:
+    """There and back again by the playbook; the requests that failed meanwhile."""
     wait_until_ready(lab)
     clients = [Client(lab, edge, mode) for edge in lab.edges for mode in ("cp", "ap")]
     for client in clients:
@@ -136,8 +150,8 @@ def test_changing_the_rules_under_load_fails_no_request(lab):
             client.join(timeout=30)
     assert back.returncode == 0, back.stdout[-3000:]
     assert all("8999" not in table(lab, name) for name in lab.serving)
-    assert not [failure for client in clients for failure in client.failed[:1]]
     assert all(client.done > 50 for client in clients), "the clients did not get through enough requests"
+    return [failure for client in clients for failure in client.failed]
 
 
 def test_a_lock_out_takes_itself_back(lab):
