@@ -42,8 +42,7 @@ class Look:
 class Move:
     """Replace the guard ``expected`` by ``new`` in one step. Expected None: only on a node that holds nothing at all.
 
-    Becoming *recovering* also forgets how far the node had applied the others' AP writes, and ends what a collection
-    had begun there; the fresh incarnation becomes the batch under which only this repair vouches.
+    Becoming *recovering* also forgets how far the node had applied the others' AP writes.
     """
 
     expected: Guard | None
@@ -72,24 +71,6 @@ class Seen:
     guard: Guard | None
     empty: bool
     run_id: str
-    #: The node's floor: the largest tag a collection has named there.
-    floor: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """Raise the node's floor of collection; executed only under exactly this guard."""
-
-    guard: Guard
-    floor: str
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """Remove registers that hold exactly the given tag; executed only under exactly this guard."""
-
-    guard: Guard
-    rows: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +92,7 @@ class Differs:
     guard: Guard | None
 
 
-Step = Look | Move | Page | Ask | Floor | Forget
+Step = Look | Move | Page | Ask
 Told = Seen | Moved | Rows | Reply | Differs | NotDone
 Round = list[tuple[str, Step]]
 T = TypeVar("T")

@@ -45,7 +45,6 @@ class Instance:
         self.boot = 0
         self.paused_until = 0.0
         self.running: set[Operation] = set()
-        self.clock_error = 0
         self._start()
 
     def _start(self) -> None:
@@ -61,13 +60,8 @@ class Instance:
         self.running.clear()
         self._start()
 
-    def clock(self) -> int:
-        """Whole units of the simulated time, wrong by up to this instance's error."""
-        return max(1, int(self.events.now) + self.clock_error)
-
     def jump_clock(self) -> int:
-        """All running deadlines are over at once; the clock is wrong from now on."""
-        self.clock_error = self.events.random.choice((-400, -60, 0, 60, 400))
+        """All running deadlines are over at once."""
         hit = list(self.running)
         for operation in hit:
             operation.expire()
@@ -83,7 +77,6 @@ class Instance:
             if boot != self.boot:
                 return
             if self.events.now < self.paused_until:
-                self.events.hit("instance pauses", self.name)
                 self.events.at(self.paused_until - self.events.now, heard, told)
                 return
             if isinstance(told, Differs):
@@ -136,14 +129,10 @@ class Operation:
             if "one-node reads" in instance.controls:
                 self.inner = OneNodeRead(instance.names)
             else:
-                self.inner = Read(
-                    instance.names,
-                    write_back="no write-back" not in instance.controls,
-                    ask_members="vouching without asking" not in instance.controls,
-                )
+                self.inner = Read(instance.names, write_back="no write-back" not in instance.controls)
         else:
             kind = VALUE if self.kind == "write" else TOMBSTONE
-            self.inner = Write(instance.names, epoch, instance.writer(), kind, self.value, instance.clock())
+            self.inner = Write(instance.names, epoch, instance.writer(), kind, self.value)
         self._send(self.inner.start())
 
     def _send(self, send: Send) -> None:
@@ -151,8 +140,7 @@ class Operation:
         for node in send.to:
             guard = voters.get(node)
             if guard is not None:
-                request = send.request_to(node)
-                self.instance.ask(node, Ask(guard, self.key, request), self._hear(inner, node, send.phase))
+                self.instance.ask(node, Ask(guard, self.key, send.request), self._hear(inner, node, send.phase))
                 continue
             healing = None if isinstance(send.request, Query) else self.instance.book.healing(node)
             if healing is not None and healing.state == RECOVERING:
