@@ -191,8 +191,8 @@ def ssh_command(lab: Lab, host: Host) -> list[str]:
 
 def remove(report: Report, any_owner: bool) -> str:
     """Remove every host, volume and network with the lab's label; returns a note."""
-    if (other := owner()) and other != str(paths.ROOT) and not any_owner:
-        raise Problem(f"the lab on this machine was made from {other}", f"run {other}/bin/lab down there, or bin/lab down --any here")
+    if not any_owner:
+        check_owner()
     names = docker("ps", "-aq", "--filter", f"label={LABEL}").stdout.split()
     if names:
         report.command(["docker", "rm", "-f", "-v", *names], cure="run bin/lab down again")
