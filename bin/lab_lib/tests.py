@@ -81,6 +81,8 @@ def _prepare(report: Report) -> str:
         if not Path("/usr/bin/redis-check-rdb").exists():
             machine.install(report, ["redis-tools"])
         server.symlink_to("/usr/bin/redis-check-rdb")
+    if not shutil.which("wrk"):  # the load generator of app/benchmarks
+        machine.install(report, ["wrk"])
     return note
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from .hlc import ZERO, Version
 from .link import Answer, Failed
 from .multiprimary import Position, staleness, unmet, worst
 from .nodes import Nodes, Refused, Result
-from .sessions import Session
+from .session_records import Records, Shown
+from .sessions import Session, home_of
 
 #: How much of a read's time may be spent waiting for replication to bring the session's writes here.
 SESSION_WAIT_SHARE = 0.25
@@ -24,14 +26,18 @@ SESSION_POLL_SEC = 0.02
 
 @dataclass(frozen=True, slots=True)
 class ApWritten:
+    """``session`` is the one handed in with this write; ``cookie`` the id and seconds of a cookie to be set, if any."""
+
     version: str
     acks: tuple[str, ...]
     session: Session
+    cookie: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ApRead:
-    """``found`` False: never written or deleted. ``read_your_writes`` is None when the client showed no session."""
+    """``found`` False: never written or deleted. ``read_your_writes`` is None when the client showed no session.
+    ``prolonged``: the record of the session is kept longer from now on, and so must be its cookie."""
 
     found: bool
     value: str | None
@@ -40,6 +46,7 @@ class ApRead:
     stale: bool
     source: str
     read_your_writes: bool | None
+    prolonged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,36 +62,58 @@ class _Seen:
     sequence: int
     peers: dict[str, Position]
     parked: int
+    prolonged: bool
+    record: list[bytes]
 
 
 class ApService:
+    """``by_clock`` puts nodes whose clock is known bad behind the others: the executing node mints the version."""
+
     def __init__(
-        self, nodes: Nodes, local: str, timeout_sec: float, max_staleness_ms: int, max_clock_drift_ms: int
+        self,
+        nodes: Nodes,
+        local: str,
+        timeout_sec: float,
+        max_staleness_ms: int,
+        max_clock_drift_ms: int,
+        by_clock: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda order: order,
+        session_ttl_sec: int = 3600,
     ) -> None:
         self._nodes = nodes
+        self._by_clock = by_clock
         self._order = (local, *(n for n in nodes.names if n != local))
         self._timeout = timeout_sec
         self._max_staleness = max_staleness_ms
         self._drift = max_clock_drift_ms
         self._hlc = ZERO
         self._lock = threading.Lock()
+        self._records = Records(self._ask, session_ttl_sec)
 
-    def write(self, key: str, value: str, session: Session) -> ApWritten:
-        """Durable on one disk when it returns. Raises Unavailable, OutcomeUnknown, Fenced."""
-        return self._write(key, VALUE, value, session)
+    def write(self, key: str, value: str, session: Session, shown: Shown | None = None) -> ApWritten:
+        """Durable on one disk when it returns; noted in the record of the session ``shown``, unless that is None.
 
-    def delete(self, key: str, session: Session) -> ApWritten:
+        Raises Unavailable, OutcomeUnknown, Fenced.
+        """
+        return self._write(key, VALUE, value, session, shown)
+
+    def delete(self, key: str, session: Session, shown: Shown | None = None) -> ApWritten:
         """A tombstone; deleting what is not there succeeds."""
-        return self._write(key, TOMBSTONE, "", session)
+        return self._write(key, TOMBSTONE, "", session, shown)
 
-    def read(self, key: str, session: Session | None, session_known: bool) -> ApRead:
-        """The value here and how far behind it may be. ``session_known`` False: a token was shown and is not ours.
+    def read(self, key: str, session: Session | None, session_known: bool, identity: str | None = None) -> ApRead:
+        """The value here and how far behind it may be. ``session_known`` False: something was shown and is not ours.
+        ``identity``: of a session with a record, which is taken together with ``session``.
 
         Raises NotFound only through the caller's check of ``found``; Unavailable, Fenced.
         """
         deadline = time.monotonic() + self._timeout
-        seen = self._read_first(key, deadline)
-        honoured: bool | None = None
+        seen = self._read_first(key, deadline, identity)
+        prolonged, honoured = seen.prolonged, None
+        if identity is not None:
+            record = self._records.of(identity, seen.node, seen.record, seen.now_ms, deadline)
+            prolonged = prolonged or (record is not None and record.prolonged)
+            session_known = session_known and record is not None
+            session = record.session.merged(session or Session()) if record is not None else session
         if not session_known:
             honoured = False
         elif session is not None:
@@ -99,6 +128,7 @@ class ApService:
             stale=lag is None or lag > self._max_staleness,
             source=seen.node,
             read_your_writes=honoured,
+            prolonged=prolonged,
         )
 
     def not_ready(self) -> str | None:
@@ -107,19 +137,27 @@ class ApService:
             return None
         return Fenced.code if self._is_fenced() else Unavailable.code
 
-    def _write(self, key: str, kind: str, value: str, session: Session) -> ApWritten:
+    def _write(self, key: str, kind: str, value: str, session: Session, shown: Shown | None) -> ApWritten:
         deadline = time.monotonic() + self._timeout
         maybe_stored = False
         reasons: list[str] = []
-        for node in self._order:
+        keeping = self._records.keeping(shown) if shown is not None else None
+        order = self._by_clock(self._order)
+        for node in order:
+            keep = keeping.at(node, deadline) if keeping is not None else None
             with self._lock:
-                floor = self._hlc
+                floor = max(self._hlc, session.hlc, keep.hlc if keep is not None else ZERO)
             keys = [scripts.GUARD, scripts.ap_key(key), scripts.OUTBOX, scripts.AP_STATE]
-            result = self._ask(node, scripts.AP_WRITE, keys, [kind, value, key, floor, self._drift], deadline)
+            args = [kind, value, key, floor, self._drift]
+            if keep is not None:
+                keys, args = [*keys, scripts.session_key(keep.identity)], [*args, *keep.arguments]
+            result = self._ask(node, scripts.AP_WRITE, keys, args, deadline, order[-1])
             if isinstance(result, Answer):
-                version, sequence, incarnation = (f.decode() for f in result.value)
+                version, sequence, incarnation, prolonged = (f.decode() for f in result.value)
                 self._remember(version)
-                return ApWritten(version, (node,), session.with_write(node, incarnation, int(sequence)))
+                cookie = (keep.identity, keep.seconds) if keep is not None and prolonged == "1" else None
+                after = session.with_write(node, incarnation, int(sequence), Version.parse(version).hlc)
+                return ApWritten(version, (node,), after, cookie)
             # Going on after a lost reply may write the value twice, the second time with a newer version: the same
             # value, so last-writer-wins ends in it either way.
             maybe_stored = maybe_stored or (isinstance(result, Failed) and not result.certain)
@@ -128,10 +166,10 @@ class ApService:
             raise OutcomeUnknown(f"no node confirmed in time; the value may yet appear ({'; '.join(reasons)})")
         raise self._none_left(reasons)
 
-    def _read_first(self, key: str, deadline: float) -> _Seen:
+    def _read_first(self, key: str, deadline: float, identity: str | None) -> _Seen:
         reasons: list[str] = []
         for node in self._order:
-            seen = self._read_at(node, key, deadline)
+            seen = self._read_at(node, key, deadline, identity)
             if isinstance(seen, _Seen):
                 return seen
             reasons.append(f"{node}: {_why(seen)}")
@@ -163,16 +201,19 @@ class ApService:
         """Waiting is of no use for an origin that does not exist or whose history has ended."""
         for origin in missing:
             guard = self._nodes.guards.known(origin)
-            if guard is None or guard.incarnation != session.writes[origin][0]:
+            if guard is None or origin in session.dead or guard.incarnation != session.writes[origin][0]:
                 return False
         return True
 
-    def _read_at(self, node: str, key: str, deadline: float) -> _Seen | Refused | Failed:
+    def _read_at(self, node: str, key: str, deadline: float, identity: str | None = None) -> _Seen | Refused | Failed:
         keys = [scripts.GUARD, scripts.ap_key(key), scripts.AP_STATE, scripts.PEERS, scripts.PARKED]
-        result = self._ask(node, scripts.AP_READ, keys, [], deadline)
+        args: list[Any] = []
+        if identity is not None and home_of(identity) == node:
+            keys, args = [*keys, scripts.session_key(identity)], [self._records.ttl_ms]
+        result = self._ask(node, scripts.AP_READ, keys, args, deadline)
         if not isinstance(result, Answer):
             return result
-        version, kind, value, now, sequence, peers, parked = result.value
+        version, kind, value, now, sequence, peers, parked, prolonged, record = result.value
         guard = self._nodes.guards.known(node)
         return _Seen(
             node,
@@ -184,9 +225,13 @@ class ApService:
             int(sequence),
             parse_peers(peers),
             int(parked),
+            bool(prolonged),
+            record,
         )
 
-    def _ask(self, node: str, script: scripts.Script, keys: list[str], args: list[Any], deadline: float) -> Result:
+    def _ask(
+        self, node: str, script: scripts.Script, keys: list[str], args: list[Any], deadline: float, last: str = ""
+    ) -> Result:
         """Ask with the guard believed; if it was another one that may serve too, believe that and ask once more."""
         result: Result = Failed("not_member", True)
         for _attempt in range(2):
@@ -195,7 +240,7 @@ class ApService:
                 return result
             # A node that does not answer gets half of what is left, so that there is time for the next one.
             now = time.monotonic()
-            share = 1.0 if node == self._order[-1] else 0.5
+            share = 1.0 if node == (last or self._order[-1]) else 0.5
             result = self._nodes.call(
                 node, script, keys, [*guard.expectation(), *args], now + max(0.0, deadline - now) * share
             )
@@ -238,7 +283,10 @@ def _why(result: Result) -> str:
 
 
 def require_found(answer: ApRead) -> ApRead:
-    """Raises NotFound if there is no value."""
+    """Raises NotFound if there is no value; also then a session is told whether it was honoured."""
     if not answer.found:
-        raise NotFound("there is no such key")
+        missing = NotFound("there is no such key")
+        if answer.read_your_writes is not None:
+            missing.details = {"read_your_writes": answer.read_your_writes}
+        raise missing
     return answer

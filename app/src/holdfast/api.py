@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from flask import Flask, Response, g, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
+from werkzeug.http import parse_list_header
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import auth, limits
-from .ap_service import require_found
-from .audit import derive_key
-from .errors import (
-    BadKey,
-    BadRequest,
-    BadValue,
-    Internal,
-    MethodNotAllowed,
-    NotFound,
-    RateLimited,
-    ServiceError,
-    TooLarge,
-    Unauthorized,
-)
-from .keys import decode_body_value, decode_key, decode_path_value, raw_segments
+from . import auth, breaker_admin, limits
+from .core import OPERATIONS, Answered, Asked, Core, failed
+from .errors import BadRequest, Internal, MethodNotAllowed, NotFound, RateLimited, ServiceError, TooLarge
+from .heads import Head
+from .keys import raw_segments
 from .logs import LOG
 from .metrics import CONTENT_TYPE
 from .openapi import document
 from .runtime import Runtime
-from .sessions import Session, decode, encode
 
-SESSION_HEADER = "X-Session-Token"
-#: Endpoints that need no token and know no rate limit.
-OPEN = ("health", "live", "metrics", "circuit_breaker")
-_EVENTS = {"cp": "CP", "ap": "AP"}
+#: Endpoints that Flask-Limiter leaves alone: open ones that need no token, and those that `core` counts itself.
+FREE = ("health", "live", "metrics", "circuit_breaker", "read", "write", "delete")
 
 
 class RawPath:
-    """WSGI: route /read/... and /write/... on the raw target, so that an encoded slash stays in its segment."""
+    """WSGI: route /read/... and /write/... on the raw target, so that an encoded slash stays in its segment.
 
-    def __init__(self, inner: Callable[[WSGIEnvironment, StartResponse], Any]) -> None:
-        self._inner = inner
+    What ``short`` takes is answered by it before Flask's dispatch; without ``short`` Flask's routes answer everything.
+    """
+
+    def __init__(self, inner: Callable[[WSGIEnvironment, StartResponse], Any], short: Core | None) -> None:
+        self._inner, self._short = inner, short
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ.get("PATH_INFO", "/")
@@ -53,32 +42,41 @@ class RawPath:
         if segments[0] in ("read", "write"):
             environ["PATH_INFO"] = f"/{segments[0]}"
             environ["holdfast.segments"] = segments[1:]
+            if self._short is not None and (environ["REQUEST_METHOD"], segments[0]) in OPERATIONS:
+                done = self._short.answer(asked_of(environ))
+                start_response(
+                    f"{done.status} {HTTPStatus(done.status).phrase.upper()}",
+                    [*done.headers, ("Content-Length", str(len(done.body)))],
+                )
+                return [] if environ["REQUEST_METHOD"] == "HEAD" else [done.body]
         return self._inner(environ, start_response)
 
 
-def create_app(runtime: Runtime) -> Flask:
+def create_app(runtime: Runtime, short: bool = True) -> Flask:
+    """``short`` False: all requests through Flask's dispatch, for the comparison with the short way."""
     settings = runtime.settings
     app = Flask("holdfast", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config.update(MAX_CONTENT_LENGTH=settings.max_value_bytes, PROPAGATE_EXCEPTIONS=False)
-    app.wsgi_app = RawPath(app.wsgi_app)  # type: ignore[method-assign]
-    if settings.trusted_proxy_count:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxy_count, x_proto=0)  # type: ignore[method-assign]
     tokens = auth.Tokens(settings.tokens)
 
     @app.before_request
     def identify() -> None:
-        g.started = time.perf_counter()
         g.token = tokens.identify(request.headers.get("Authorization"))
 
     # Registered after `identify` and before the routes: requests with bad tokens are counted per address.
-    limiter = limits.attach(app, settings, lambda: request.endpoint in OPEN)
-    _install_routes(app, runtime)
+    limiter = limits.attach(app, settings, lambda: request.endpoint in FREE, runtime.counts)
+    core = Core(runtime, tokens, limits.Check(limiter, settings))
+    app.extensions["holdfast"] = core
+    app.wsgi_app = RawPath(app.wsgi_app, core if short else None)  # type: ignore[method-assign]
+    if settings.trusted_proxy_count:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxy_count, x_proto=0)  # type: ignore[method-assign]
+    _install_routes(app, runtime, core)
     _install_endings(app, runtime, limiter)
     return app
 
 
-def _install_routes(app: Flask, runtime: Runtime) -> None:
+def _install_routes(app: Flask, runtime: Runtime, core: Core) -> None:
     options: dict[str, Any] = {"provide_automatic_options": False}
     spec = document(runtime.settings.mode)
 
@@ -100,7 +98,14 @@ def _install_routes(app: Flask, runtime: Runtime) -> None:
 
     @app.get("/circuit-breaker", **options)
     def circuit_breaker() -> ResponseReturnValue:
-        return {"mode": runtime.settings.mode, "zone": runtime.settings.zone, "nodes": _breakers(runtime)}
+        return {"mode": runtime.settings.mode, "zone": runtime.settings.zone, "nodes": runtime.breakers.view()}
+
+    @app.post("/circuit-breaker/<node>", **options)
+    def force_breaker(node: str) -> ResponseReturnValue:
+        actor = auth.require(g.token, "admin")
+        state, seconds = breaker_admin.parse(request.get_json(force=True, silent=True))
+        shown = runtime.breakers.force(node, state, seconds, actor.name, limits.client_address())
+        return {"mode": runtime.settings.mode, "zone": runtime.settings.zone, "node": node, **shown}
 
     @app.get("/openapi.json", **options)
     def openapi() -> ResponseReturnValue:
@@ -109,160 +114,83 @@ def _install_routes(app: Flask, runtime: Runtime) -> None:
 
     @app.get("/read", **options)
     def read() -> ResponseReturnValue:
-        auth.require(g.token, "read")
-        key = _key(1)
-        if runtime.cp is not None:
-            got = runtime.cp.read(key)
-            return _success(
-                runtime, key, value=got.value, version=got.version, staleness_ms=0, stale=False, source="majority"
-            )
-        session, known = _session(runtime)
-        answer = require_found(runtime.need_ap().read(key, session, known))
-        extra = {} if answer.read_your_writes is None else {"read_your_writes": answer.read_your_writes}
-        return _success(
-            runtime,
-            key,
-            value=answer.value,
-            version=answer.version,
-            staleness_ms=answer.staleness_ms,
-            stale=answer.stale,
-            source=answer.source,
-            **extra,
-        )
+        return _through_core(core)
 
     @app.post("/write", **options)
     def write() -> ResponseReturnValue:
-        auth.require(g.token, "write")
-        key = _key(1, 2)
-        return _write(runtime, key, _value(runtime.settings.max_value_bytes))
+        return _through_core(core)
 
     @app.delete("/write", **options)
     def delete() -> ResponseReturnValue:
-        auth.require(g.token, "write")
-        return _write(runtime, _key(1), None)
+        return _through_core(core)
 
 
-def _write(runtime: Runtime, key: str, value: str | None) -> ResponseReturnValue:
-    """Write or (None) delete, in the instance's mode."""
-    if runtime.cp is not None:
-        done = runtime.cp.delete(key) if value is None else runtime.cp.write(key, value)
-        g.version = done.version
-        return _success(runtime, key, version=done.version, acks=list(done.acks))
-    session, _known = _session(runtime)
-    ap = runtime.need_ap()
-    base = session or Session()
-    written = ap.delete(key, base) if value is None else ap.write(key, value, base)
-    g.version = written.version
-    response = jsonify(_body(runtime, key, version=written.version, acks=list(written.acks)))
-    response.headers[SESSION_HEADER] = encode(written.session, _session_key(runtime))
-    return response
+def _through_core(core: Core) -> Response:
+    done = core.answer(asked_of(request.environ))
+    return Response(done.body, done.status, done.headers)
 
 
-def _body(runtime: Runtime, key: str, **fields: Any) -> dict[str, Any]:
-    return {"status": "SUCCESS", "mode": runtime.settings.mode, "key": key, **fields}
+def asked_of(environ: WSGIEnvironment) -> Asked:
+    """The request of a WSGI environment that RawPath has seen. A body without a length is chunked or empty."""
+    first = environ["PATH_INFO"][1:]
+    length = environ.get("CONTENT_LENGTH") or ""
+    chunked = "HTTP_TRANSFER_ENCODING" in environ
+    return Asked(
+        OPERATIONS[environ["REQUEST_METHOD"], first],
+        environ["holdfast.segments"],
+        environ.get("REMOTE_ADDR") or "unknown",
+        lambda name: environ.get("HTTP_" + name.upper().replace("-", "_")),
+        int(length) if length.isdecimal() else None if chunked else 0,
+        environ["wsgi.input"].read,
+    )
 
 
-def _success(runtime: Runtime, key: str, **fields: Any) -> ResponseReturnValue:
-    return _body(runtime, key, **fields)
+def short_way(core: Core, trusted_proxies: int) -> Callable[[Head, bytes, str], Answered]:
+    """The way of a simple request to ``core`` without WSGI: head, whole body, the peer's address."""
+
+    def answer(head: Head, body: bytes, peer: str) -> Answered:
+        segments = raw_segments(head.target)
+        forwarded = head.headers.get("x-forwarded-for")
+        if forwarded is not None and trusted_proxies:
+            peer = forwarded_address(forwarded, peer, trusted_proxies)
+        operation = OPERATIONS[head.method, segments[0]]
+        return core.answer(Asked(operation, segments[1:], peer, head.headers.get, head.length, lambda _size: body))
+
+    return answer
 
 
-def _key(*counts: int) -> str:
-    """The key of a /read or /write path with one of the given numbers of segments."""
-    segments: list[str] = request.environ.get("holdfast.segments", [])
-    if not segments:
-        raise BadKey("the path has no key")
-    if len(segments) not in counts:
-        raise NotFound("no such path (a slash inside a key or value is written %2F)")
-    key = decode_key(segments[0])
-    g.key = key
-    return key
-
-
-def _value(max_bytes: int) -> str:
-    segments: list[str] = request.environ["holdfast.segments"]
-    body = request.get_data(cache=False)
-    if len(segments) == 1:
-        return decode_body_value(body, max_bytes)
-    if body:
-        raise BadValue("there is a value in the path and one in the body: send one of them")
-    return decode_path_value(segments[1], max_bytes)
-
-
-def _session_key(runtime: Runtime) -> bytes:
-    return derive_key(runtime.settings.secret_key, "holdfast session token 1")
-
-
-def _session(runtime: Runtime) -> tuple[Session | None, bool]:
-    """The session the client shows, and False if it shows something that is not one of ours."""
-    token = request.headers.get(SESSION_HEADER)
-    if not token:
-        return None, True
-    session = decode(token, _session_key(runtime))
-    return session, session is not None
-
-
-def _breakers(runtime: Runtime) -> dict[str, Any]:
-    now, wall = time.monotonic(), time.time()
-
-    def stamp(at: float | None) -> str | None:
-        if at is None:
-            return None
-        return datetime.fromtimestamp(wall - (now - at), UTC).isoformat(timespec="milliseconds")
-
-    shown = {}
-    for name, breaker in runtime.nodes.breakers.items():
-        status = breaker.status(now)
-        shown[name] = {
-            "state": status.state.name,
-            "last_failure": status.last_failure,
-            "since": stamp(status.since),
-            "next_probe": stamp(status.next_probe),
-            "window": {"calls": status.calls, "failures": status.failures},
-            "guard": runtime.nodes.guard_state(name),
-        }
-    return shown
+def forwarded_address(header: str, peer: str, trusted: int) -> str:
+    """What ProxyFix makes of X-Forwarded-For: the entry the outermost trusted proxy appended."""
+    values = [header] if header.replace(".", "").isalnum() else parse_list_header(header)
+    return (values[-trusted] or peer) if len(values) >= trusted else peer
 
 
 def _install_endings(app: Flask, runtime: Runtime, limiter: Any) -> None:
     mode = runtime.settings.mode
 
     @app.errorhandler(ServiceError)
-    def failed(error: ServiceError) -> ResponseReturnValue:
-        g.code = error.code
-        response = jsonify(failure(mode, error))
-        response.status_code = error.status
-        if error.retry_after is not None:
-            response.headers["Retry-After"] = str(error.retry_after)
-        if isinstance(error, Unauthorized):
-            response.headers["WWW-Authenticate"] = 'Bearer realm="holdfast"'
-        return response
+    def refused(error: ServiceError) -> Response:
+        done = failed(mode, error)
+        return Response(done.body, done.status, done.headers)
 
     @app.errorhandler(HTTPException)
     def http_failed(problem: HTTPException) -> ResponseReturnValue:
-        response = app.make_response(failed(_translate(problem, limiter, runtime.settings.max_value_bytes)))
+        response = refused(_translate(problem, limiter, runtime.settings.max_value_bytes))
         if problem.code == 405 and isinstance(getattr(problem, "valid_methods", None), (list, tuple, set)):
-            response.headers["Allow"] = ", ".join(sorted(problem.valid_methods))  # type: ignore[attr-defined]
+            with_value = len(request.environ.get("holdfast.segments", [])) == 2
+            allowed = ["POST"] if with_value else sorted(problem.valid_methods)  # type: ignore[attr-defined]
+            response.headers["Allow"] = ", ".join(allowed)
         return response
 
     @app.errorhandler(Exception)
     def broken(problem: Exception) -> ResponseReturnValue:
         LOG.error("UNEXPECTED_ERROR", exc_info=problem, extra={"fields": {"endpoint": request.endpoint}})
-        return failed(Internal("unexpected error; the log has it under UNEXPECTED_ERROR"))
+        return refused(Internal("unexpected error; the log has it under UNEXPECTED_ERROR"))
 
     @app.after_request
-    def account(response: Response) -> Response:
-        operation = {"read": "read", "write": "write", "delete": "delete"}.get(request.endpoint or "")
-        if operation is not None:
-            status = g.get("code", "success")
-            runtime.metrics.request(operation, status, time.perf_counter() - g.started)
-            _audit(runtime, operation, status, response.status_code)
+    def never_cached(response: Response) -> Response:
         response.headers.setdefault("Cache-Control", "no-store")
         return response
-
-
-def failure(mode: str, error: ServiceError) -> dict[str, Any]:
-    """The body of every answer that is not a success."""
-    return {"status": "FAILURE", "mode": mode, "error": {"code": error.code, "message": error.message}}
 
 
 def _translate(problem: HTTPException, limiter: Any, max_value_bytes: int) -> ServiceError:
@@ -273,34 +201,7 @@ def _translate(problem: HTTPException, limiter: Any, max_value_bytes: int) -> Se
     if problem.code == 413:
         return TooLarge(f"a value has at most {max_value_bytes} bytes")
     if problem.code == 429:
-        return RateLimited("too many requests for this client", limits.retry_after(limiter))
+        return RateLimited(limits.TOO_MANY, limits.retry_after(limiter))
     if problem.code is not None and 400 <= problem.code < 500:
         return BadRequest(problem.description or problem.name)
     return Internal(problem.name)
-
-
-def _audit(runtime: Runtime, operation: str, status: str, http_status: int) -> None:
-    token = g.get("token")
-    prefix = _EVENTS[runtime.settings.mode]
-    if status == "unauthorized":
-        name = "AUTHENTICATION_FAILURE"
-    elif status == "forbidden":
-        name = "AUTHORIZATION_FAILURE"
-    elif status == "rate_limited":
-        name = "RATE_LIMITED"
-    elif operation == "read":
-        name = f"{prefix}_READ"
-    else:
-        name = {"success": f"{prefix}_COMMIT", "outcome_unknown": f"{prefix}_OUTCOME_UNKNOWN"}.get(
-            status, f"{prefix}_ABORTED"
-        )
-    runtime.audit.record(
-        name,
-        key=g.get("key"),
-        client=limits.client_address(),
-        actor=token.name if token is not None else None,
-        operation=operation,
-        outcome=status,
-        http_status=http_status,
-        version=g.get("version"),
-    )

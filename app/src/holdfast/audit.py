@@ -12,7 +12,7 @@ import hmac
 import logging
 from typing import Any
 
-from .logs import AUDIT, event
+from .logs import AUDIT, audit_line, event
 
 
 def derive_key(secret_key: str, purpose: str) -> bytes:
@@ -30,6 +30,34 @@ class Audit:
         if not self._pseudonymise:
             return text
         return "p:" + hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:24]
+
+    def request(
+        self,
+        name: str,
+        *,
+        key: str | None,
+        client: str,
+        actor: str | None,
+        operation: str,
+        outcome: str,
+        http_status: int,
+        version: str | None,
+    ) -> None:
+        """The line of one request: what ``record`` would write, without the cost of a log record.
+
+        It is written before the answer is sent; while standard output is blocked, so is the request.
+        """
+        fields: dict[str, Any] = {
+            "actor": actor,
+            "operation": operation,
+            "outcome": outcome,
+            "http_status": http_status,
+            "version": version,
+        }
+        if key is not None:
+            fields["key"] = self.hide(key)
+        fields["client"] = self.hide(client)
+        audit_line(name, fields)
 
     def record(self, name: str, /, *, key: str | None = None, client: str | None = None, **fields: Any) -> None:
         if key is not None:

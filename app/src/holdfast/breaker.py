@@ -4,6 +4,8 @@ CLOSED lets calls through and counts all of them in a sliding window. It opens w
 *and* at least half of all calls in the last ``window_sec`` failed (a count of consecutive failures would never trip
 on a node that fails every second call). OPEN lets nothing through; the owner's probe, not traffic, tries one call
 after ``probe_sec`` (HALF_OPEN); its success closes the breaker, its failure opens it again.
+An operator can force it OPEN (no call is sent, no trial either) or CLOSED (calls are let through although they fail)
+until a moment. What it would be of its own accord goes on underneath and holds again afterwards.
 The lock is held for state changes only, never during a call.
 """
 
@@ -34,6 +36,7 @@ class Status:
     next_probe: float | None
     calls: int
     failures: int
+    forced: bool = False
 
 
 class Breaker:
@@ -56,14 +59,39 @@ class Breaker:
         self._since = now
         self._next_probe: float | None = None
         self._last_failure: str | None = None
+        self._forced: State | None = None
+        self._forced_since = self._forced_until = now
 
     @property
     def state(self) -> State:
-        return self._state
+        """The forced state while there is one, otherwise its own."""
+        forced = self._forced
+        return self._state if forced is None else forced
 
     def allows(self) -> bool:
         """May an ordinary call go to this node now?"""
-        return self._state is State.CLOSED
+        return self.state is State.CLOSED
+
+    def force(self, state: State, now: float, until: float) -> None:
+        """OPEN or CLOSED until ``until``; again: the newer one holds. ``expire`` must be called to end it."""
+        if state is State.HALF_OPEN:
+            raise ValueError("a breaker is forced OPEN or CLOSED")
+        with self._lock:
+            if self._forced is not state:
+                self._forced_since = now
+            self._forced, self._forced_until = state, until
+
+    def release(self, now: float) -> None:
+        """Back to its own state, at once. Nothing was sent while it was forced open, so a trial is due at once."""
+        with self._lock:
+            if self._forced is State.OPEN and self._state is State.OPEN:
+                self._next_probe = now
+            self._forced = None
+
+    def expire(self, now: float) -> None:
+        """Release it if its time is over."""
+        if self._forced is not None and now >= self._forced_until:
+            self.release(now)
 
     def record(self, ok: bool, now: float, reason: str | None = None) -> None:
         """The outcome of an ordinary call that was sent while CLOSED."""
@@ -83,7 +111,9 @@ class Breaker:
     def take_trial(self, now: float) -> bool:
         """True once per probe interval while OPEN: the caller must now make the trial call and report it."""
         with self._lock:
-            if self._state is not State.OPEN or self._next_probe is None or now < self._next_probe:
+            if self._forced is State.OPEN or self._state is not State.OPEN:
+                return False
+            if self._next_probe is None or now < self._next_probe:
                 return False
             change = self._move(State.HALF_OPEN, now)
         self._on_change(*change)
@@ -102,8 +132,15 @@ class Breaker:
     def status(self, now: float) -> Status:
         with self._lock:
             self._forget(now)
+            forced = self._forced
             return Status(
-                self._state, self._since, self._last_failure, self._next_probe, len(self._calls), self._failures
+                self._state if forced is None else forced,
+                self._since if forced is None else self._forced_since,
+                self._last_failure,
+                None if forced is State.OPEN else self._next_probe,
+                len(self._calls),
+                self._failures,
+                forced is not None,
             )
 
     def _forget(self, now: float) -> None:

@@ -6,8 +6,9 @@ import argparse
 import json
 import os
 import sys
+import traceback
 
-from . import __version__, settings
+from . import __version__, breaker_command, settings
 from .auth import hash_token
 from .errors import SettingsError
 from .probe import arguments as probe
@@ -29,7 +30,14 @@ def main(argv: list[str] | None = None) -> int:
     repair.add_argument("--suspect", action="store_true", help="also heal a NODE that votes: its data may be cut")
     repair.add_argument("--confirm", metavar="REGION", help="no majority is left: the largest version of all nodes")
     repair.add_argument("--check", action="store_true", help="say what would be done, change nothing")
+    parked = commands.add_parser("parked", help="entries whose version is too far in the future")
+    actions = parked.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="show them, on every node")
+    restamp = actions.add_parser("restamp", help="write those of NODE anew, once its clock is right")
+    restamp.add_argument("node", metavar="NODE", help="the node that minted them")
+    restamp.add_argument("--confirm", metavar="NODE", help="do it; without, only say what would be done")
     commands.add_parser("hash-token", help="read a token on stdin, print what api_tokens holds for it")
+    breaker_command.add_arguments(commands.add_parser("breaker", help="force a breaker of a running instance"))
     probe.add_arguments(commands.add_parser("probe", help="measure: the client of drills, tests and benchmarks"))
     arguments = parser.parse_args(argv)
     try:
@@ -41,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(_arguments: argparse.Namespace) -> int:
     loaded = settings.load(os.environ)
+    refused = _check_nodes(loaded)
+    if refused:
+        return refused
     from .server import run  # late: the server is heavy and the other commands do not need it
 
     run(loaded)
@@ -51,9 +62,37 @@ def _replicate(_arguments: argparse.Namespace) -> int:
     loaded = settings.load(os.environ)
     if loaded.mode != "ap":
         raise SettingsError("APP_MODE is 'cp': `holdfast replicate` moves AP writes, set it to ap")
+    refused = _check_nodes(loaded)
+    if refused:
+        return refused
     from .replicate_server import run
 
     return run(loaded)
+
+
+def _check_nodes(loaded: settings.Settings) -> int:
+    """0, or the exit code of a start that was refused. In a process of its own: nothing that talks to nodes may be
+    imported, and no thread have run, before the server forks and its workers set themselves up."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 1
+    try:
+        from . import logs
+        from .start_check import check_nodes
+
+        logs.configure(loaded.log_level, {"mode": loaded.mode, "zone": loaded.zone})
+        check_nodes(loaded)
+        code = 0
+    except SettingsError as problem:
+        print(f"holdfast: {problem}", file=sys.stderr)
+        code = 2
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _bootstrap(arguments: argparse.Namespace) -> int:
@@ -83,6 +122,20 @@ def _repair(arguments: argparse.Namespace) -> int:
     return RepairCommand(loaded).run(arguments.nodes, arguments.suspect, arguments.confirm, arguments.check)
 
 
+def _parked(arguments: argparse.Namespace) -> int:
+    """Exit codes: parked_command.Code."""
+    loaded = settings.load_bootstrap(os.environ)
+    if arguments.action == "restamp" and arguments.node not in loaded.nodes:
+        raise SettingsError(f"parked: {arguments.node} is not in NODES: use one of {', '.join(loaded.nodes)}")
+    from . import logs
+    from .audit import Audit
+    from .parked_command import ParkedCommand
+
+    logs.configure("WARNING", {"mode": "parked"})
+    command = ParkedCommand(loaded, Audit(*settings.load_audit(os.environ)))
+    return command.show() if arguments.action == "list" else command.restamp(arguments.node, arguments.confirm)
+
+
 def _hash_token(_arguments: argparse.Namespace) -> int:
     token = sys.stdin.read().strip()
     if len(token) < MIN_TOKEN:
@@ -102,12 +155,19 @@ def _probe(arguments: argparse.Namespace) -> int:
     return execute(arguments)
 
 
+def _breaker(arguments: argparse.Namespace) -> int:
+    """Exit code 3: the instance refused, or did not answer."""
+    return breaker_command.execute(arguments)
+
+
 _COMMANDS = {
     "serve": _serve,
     "replicate": _replicate,
     "bootstrap": _bootstrap,
     "repair": _repair,
+    "parked": _parked,
     "hash-token": _hash_token,
+    "breaker": _breaker,
     "probe": _probe,
 }
 

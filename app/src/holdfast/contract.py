@@ -22,16 +22,25 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Return the register, or (``want_value`` False) only its tag."""
+    """Return the register, or (``want_value`` False) only a tag: the register's or the node's floor if that is larger.
+
+    ``bare``: the register's tag without the floor. For those who compare contents; a writer must see the floor.
+    """
 
     want_value: bool
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Keep the larger tag of ``register`` and what is there; the same tag twice is a no-op."""
+    """Keep the larger tag of ``register`` and what is there; the same tag twice is a no-op.
+
+    A node without the key refuses a tag at or below its floor (``Floored``), unless ``vouched`` is the batch it named
+    then, no collection has touched it since, and none is running (registers.py says who may vouch).
+    """
 
     register: Register
+    vouched: str = ""
 
 
 Request = Query | Store
@@ -50,6 +59,17 @@ class NotDone:
 
     reason: str
     certain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Floored(NotDone):
+    """Refused: the node has no such key, and the tag is not above ``floor``, so the key may have been collected there.
+
+    ``batch``: the node's last collection; empty while one is running.
+    """
+
+    floor: str = ""
+    batch: str = ""
 
 
 class Storage(Protocol):

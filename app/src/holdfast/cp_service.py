@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import queue
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import scripts
-from .contract import TOMBSTONE, VALUE, NotDone, Query, Register, Reply, Request
+from .contract import TOMBSTONE, VALUE, Floored, NotDone, Query, Register, Reply, Request
 from .errors import Fenced, NoQuorum, NotFound, OutcomeUnknown
 from .guard import RECOVERING, Guard
 from .link import Answer
@@ -41,13 +42,13 @@ class RedisRegisters:
         if guard is None:
             self._send_to_recovering(node, key, request, deadline, done)
             return
-        keys = [scripts.GUARD, scripts.cp_key(key)]
+        keys = [scripts.GUARD, scripts.cp_key(key), scripts.CP_STATE]
         if isinstance(request, Query):
-            args = [*guard.expectation(), "value" if request.want_value else "tag"]
+            args = [*guard.expectation(), query_word(request)]
             self._nodes.send(node, scripts.CP_QUERY, keys, args, deadline, lambda r: done(_queried(r)))
         else:
             register = request.register
-            args = [*guard.expectation(), register.tag, register.kind, register.value or ""]
+            args = [*guard.expectation(), register.tag, register.kind, register.value or "", request.vouched]
             self._nodes.send(node, scripts.CP_STORE, keys, args, deadline, lambda r: done(_stored(r, register)))
 
     def _send_to_recovering(
@@ -61,10 +62,15 @@ class RedisRegisters:
             done(NotDone(reason, True))
             return
         register = request.register
-        args = [*guard.expectation(RECOVERING), register.tag, register.kind, register.value or ""]
-        keys = [scripts.GUARD, scripts.cp_key(key)]
+        args = [*guard.expectation(RECOVERING), register.tag, register.kind, register.value or "", ""]
+        keys = [scripts.GUARD, scripts.cp_key(key), scripts.CP_STATE]
         self._nodes.send(node, scripts.CP_STORE, keys, args, deadline, lambda _result: None)
         done(NotDone(reason, False))
+
+
+def query_word(query: Query) -> str:
+    """What cp_query.lua is asked for."""
+    return "held" if query.bare else "value" if query.want_value else "tag"
 
 
 def _queried(result: Result) -> Reply | NotDone:
@@ -75,7 +81,16 @@ def _queried(result: Result) -> Reply | NotDone:
 
 
 def _stored(result: Result, register: Register) -> Reply | NotDone:
-    return Reply(register) if isinstance(result, Answer) else _not_done(result)
+    if isinstance(result, Answer):
+        return floored(result.value) or Reply(register)
+    return _not_done(result)
+
+
+def floored(reply: list[bytes]) -> Floored | None:
+    """cp_store.lua's refusal {'FLOOR', floor, batch}, if ``reply`` is one."""
+    if reply[0] != b"FLOOR":
+        return None
+    return Floored("floor: the key may have been deleted and collected", True, reply[1].decode(), reply[2].decode())
 
 
 def _not_done(result: Result) -> NotDone:
@@ -116,12 +131,16 @@ class CpService:
         return None if len(voting) > len(self._nodes.names) // 2 else NoQuorum.code
 
     def _write(self, key: str, kind: str, value: str | None) -> CpAnswer:
-        decision = self._decide(key, lambda epoch: Write(self._nodes.names, epoch, self._writers.next(), kind, value))
+        decision = self._decide(key, lambda epoch: self._new_write(epoch, kind, value))
         if decision.verdict is Verdict.NO_QUORUM:
             raise NoQuorum(_explain("no majority of nodes answered; nothing was written", decision))
         if decision.verdict is Verdict.UNKNOWN:
             raise OutcomeUnknown(_explain("a majority did not confirm in time; the value may yet appear", decision))
         return CpAnswer(decision.register.tag, decision.acks)
+
+    def _new_write(self, epoch: int, kind: str, value: str | None) -> Write:
+        # The clock makes tags comparable with time; nothing but the speed of collection rests on it.
+        return Write(self._nodes.names, epoch, self._writers.next(), kind, value, time.time_ns() // 1_000_000)
 
     def _decide(self, key: str, begin: Callable[[int], Read | Write]) -> Decision:
         """Run one operation. If it found no quorum because guards had changed, run it again: nothing was stored."""
@@ -145,7 +164,7 @@ class CpService:
             if attempt:
                 time.sleep(min(RAISE_PAUSE_SEC, remaining))
             self._nodes.refresh(remaining / 4)
-        if decision is None:  # pragma: no cover - the loop runs at least once
+        if decision is None:  # the loop runs at least once
             raise NoQuorum("no attempt was made")
         if decision.verdict is not Verdict.SUCCESS and self._nodes.guards.fenced():
             if decision.verdict is Verdict.UNKNOWN:
@@ -165,28 +184,55 @@ class CpService:
         return self._run(key, write, send, RedisRegisters(self._nodes, voters), deadline) if send else decision
 
     def _run(self, key: str, operation: Read | Write, send: Send, storage: RedisRegisters, deadline: float) -> Decision:
-        inbox: queue.SimpleQueue[tuple[str, int, Reply | NotDone]] = queue.SimpleQueue()
-        while True:
-            for node in send.to:
-                storage.send(node, key, send.request, deadline, _deliver(inbox, node, send.phase))
+        return _Run(key, operation, storage, deadline).decide(send)
+
+
+class _Run:
+    """One operation on its way. Replies are fed to it on whatever thread brings them, so that the next phase is sent
+    at once and the waiting request wakes up for the decision only."""
+
+    def __init__(self, key: str, operation: Read | Write, storage: RedisRegisters, deadline: float) -> None:
+        self._key, self._operation, self._storage, self._deadline = key, operation, storage, deadline
+        self._lock = threading.Lock()
+        self._ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def decide(self, send: Send) -> Decision:
+        """Raises what the operation itself raised."""
+        self._send(send)
+        try:
+            problem = self._ended.get(timeout=max(0.0001, self._deadline - time.monotonic()))
+        except queue.Empty:
+            problem = None
+        if problem is not None:
+            raise problem
+        with self._lock:
+            self._operation.on_deadline()
+            if self._operation.decision is None:
+                raise RuntimeError("an operation must be decided at its deadline")
+            return self._operation.decision
+
+    def _send(self, send: Send) -> None:
+        for node in send.to:
+            self._storage.send(node, self._key, send.request_to(node), self._deadline, self._receiver(node, send.phase))
+
+    def _receiver(self, node: str, phase: int) -> Callable[[Reply | NotDone], None]:
+        def receive(reply: Reply | NotDone) -> None:
             following = None
-            while operation.decision is None and following is None:
+            with self._lock:
+                if self._operation.decision is not None:
+                    return
                 try:
-                    node, phase, reply = inbox.get(timeout=max(0.0, deadline - time.monotonic()) or 0.0001)
-                except queue.Empty:
-                    operation.on_deadline()
-                else:
-                    following = operation.on_reply(node, phase, reply)
-            if operation.decision is not None:
-                return operation.decision
-            if following is not None:
-                send = following
+                    following = self._operation.on_reply(node, phase, reply)
+                except Exception as problem:
+                    self._ended.put(problem)
+                    return
+                ended = self._operation.decision is not None
+            if ended:
+                self._ended.put(None)
+            elif following is not None:
+                self._send(following)
 
-
-def _deliver(
-    inbox: queue.SimpleQueue[tuple[str, int, Reply | NotDone]], node: str, phase: int
-) -> Callable[[Reply | NotDone], None]:
-    return lambda reply: inbox.put((node, phase, reply))
+        return receive
 
 
 def _explain(what: str, decision: Decision) -> str:

@@ -5,13 +5,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class ServiceError(Exception):
-    """An answer that is not a success. ``retry_after`` is in seconds; None sends no Retry-After header."""
+    """An answer that is not a success. ``retry_after`` is in seconds; None sends no Retry-After header.
+
+    ``details`` are further fields of the answer's body.
+    """
 
     code = "internal"
     status = 500
     retry_after: int | None = None
+    details: Mapping[str, Any] = {}
 
     def __init__(self, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)

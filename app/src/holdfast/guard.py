@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 MEMBER = "member"
 RECOVERING = "recovering"
@@ -63,6 +65,7 @@ class GuardBook:
         self._known: dict[str, Guard | None] = {}
         self._lock = threading.Lock()
         self._version = 0
+        self._derived: dict[str, tuple[int, Any]] = {}
 
     @property
     def version(self) -> int:
@@ -78,9 +81,16 @@ class GuardBook:
             self._version += 1
             return True
 
+    def _once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """``compute()`` as of the present version: every request asks, and guards hardly ever change."""
+        version = self._version
+        held = self._derived.get(name)
+        if held is None or held[0] != version:
+            self._derived[name] = held = (version, compute())
+        return held[1]
+
     def known(self, node: str) -> Guard | None:
-        with self._lock:
-            return self._known.get(node)
+        return self._known.get(node)
 
     def is_ours(self, node: str, guard: Guard | None) -> bool:
         """The guard says member, of this region, and is really the guard of the node of that name."""
@@ -88,6 +98,10 @@ class GuardBook:
 
     def config(self) -> tuple[int, int] | None:
         """(region epoch, membership epoch) a majority of nodes agree on, or None."""
+        found: tuple[int, int] | None = self._once("config", self._config)
+        return found
+
+    def _config(self) -> tuple[int, int] | None:
         with self._lock:
             known = dict(self._known)
         votes = Counter(
@@ -109,11 +123,19 @@ class GuardBook:
 
     def highest_region_epoch(self) -> int:
         """The highest region epoch seen in any guard whatever its state; 0 if none was seen."""
+        found: int = self._once("highest_region_epoch", self._highest_region_epoch)
+        return found
+
+    def _highest_region_epoch(self) -> int:
         with self._lock:
             return max((g.region_epoch for g in self._known.values() if g is not None), default=0)
 
     def fenced(self) -> bool:
         """CP: some node knows a higher region epoch than the one a majority of members agrees on."""
+        found: bool = self._once("fenced", self._fenced)
+        return found
+
+    def _fenced(self) -> bool:
         config = self.config()
         if config is not None:
             return self.highest_region_epoch() > config[0]
@@ -123,6 +145,10 @@ class GuardBook:
 
     def voters(self) -> dict[str, Guard]:
         """CP: the nodes whose answers may count now, with the guard each is expected to show."""
+        found: dict[str, Guard] = self._once("voters", self._voters)
+        return dict(found)
+
+    def _voters(self) -> dict[str, Guard]:
         config = self.config()
         if config is None:
             return {}

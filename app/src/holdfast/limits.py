@@ -1,6 +1,7 @@
 """Rate limits by Flask-Limiter: per token, or per client address for requests without a valid token.
 
-Version 1 counts in the memory of each process: with several instances a client gets the limit from each of them.
+Flask-Limiter decides; ``limit_counts`` holds its counters, region-wide by way of the nodes, and never keeps a request
+waiting. The two faces count apart.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from collections.abc import Callable
 
 from flask import Flask, g, request
 from flask_limiter import Limiter
+from limits import RateLimitItem, parse_many
 
+from .errors import RateLimited
+from .limit_counts import CountsStorage, LimitCounts
 from .settings import Settings, Token
 
 UNLIMITED = "unlimited"
+TOO_MANY = "too many requests for this client"
 
 
 def client_address() -> str:
@@ -23,17 +28,20 @@ def client_address() -> str:
 
 
 def _who() -> str:
-    token: Token | None = g.get("token")
-    return f"token:{token.name}" if token is not None else f"address:{client_address()}"
+    return _name(g.get("token"), client_address())
 
 
-def attach(app: Flask, settings: Settings, exempt: Callable[[], bool]) -> Limiter:
+def _name(token: Token | None, address: str) -> str:
+    return f"token:{token.name}" if token is not None else f"address:{address}"
+
+
+def attach(app: Flask, settings: Settings, exempt: Callable[[], bool], counts: LimitCounts) -> Limiter:
     """Limit every request for which ``exempt()`` is False; `g.token` must be set before."""
 
     def limit() -> str:
         token: Token | None = g.get("token")
-        chosen = token.rate_limit if token is not None else None
-        return settings.rate_limits if chosen is None or chosen == UNLIMITED else chosen
+        chosen = (token.rate_limit if token is not None else None) or settings.rate_limits
+        return "" if chosen == UNLIMITED else chosen  # parsed also where the request turns out to be free
 
     def free() -> bool:
         token: Token | None = g.get("token")
@@ -45,7 +53,8 @@ def attach(app: Flask, settings: Settings, exempt: Callable[[], bool]) -> Limite
         app=app,
         application_limits=[limit],
         application_limits_exempt_when=free,
-        storage_uri="memory://",
+        storage_uri=f"{CountsStorage.STORAGE_SCHEME[0]}://",
+        storage_options={"counts": counts},
         strategy="fixed-window",
         headers_enabled=False,
     )
@@ -55,3 +64,31 @@ def retry_after(limiter: Limiter) -> int:
     """Seconds until the limit that was hit starts anew, at least 1."""
     current = limiter.current_limit
     return max(1, math.ceil(current.reset_at - time.time())) if current is not None else 1
+
+
+class Check:
+    """Counts one request outside Flask's dispatch, in the very counters Flask-Limiter uses for all others."""
+
+    #: The scope Flask-Limiter gives to application-wide limits; a counter's key is (who, scope).
+    _SCOPE = "global"
+
+    def __init__(self, limiter: Limiter, settings: Settings) -> None:
+        self._strategy = limiter.limiter
+        self._default = _parse(settings.rate_limits)
+        self._own = {t.name: _parse(t.rate_limit) for t in settings.tokens if t.rate_limit is not None}
+
+    def __call__(self, token: Token | None, address: str) -> None:
+        """Raises RateLimited, with the seconds until the limit that was hit starts anew."""
+        items = self._default if token is None else self._own.get(token.name, self._default)
+        if not items:
+            return
+        who = _name(token, address)
+        for item in items:
+            if not self._strategy.hit(item, who, self._SCOPE):
+                reset = self._strategy.get_window_stats(item, who, self._SCOPE).reset_time
+                raise RateLimited(TOO_MANY, max(1, math.ceil(reset - time.time())))
+
+
+def _parse(text: str) -> tuple[RateLimitItem, ...]:
+    """In the order in which Flask-Limiter counts them; none for ``unlimited``."""
+    return () if text == UNLIMITED else tuple(sorted(parse_many(text)))

@@ -9,16 +9,18 @@ after NOSCRIPT, which says that it did not run.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import hiredis
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 from redis.retry import Retry
 
@@ -29,6 +31,7 @@ from .settings import Address, RedisAccess
 MAX_QUEUE = 4096
 MAX_BATCH_COMMANDS = 256
 MAX_BATCH_BYTES = 8 * 1024 * 1024
+RECEIVE_BYTES = 262144
 RECONNECT_MIN_SEC, RECONNECT_MAX_SEC = 0.05, 0.5
 #: Error replies that Redis gives before it runs anything: the command was surely not executed.
 _CERTAIN = (
@@ -62,6 +65,7 @@ class Failed:
     certain: bool
 
 
+NO_SCRIPT = Failed("noscript", True)
 Outcome = Answer | Failed
 Done = Callable[[Outcome], None]
 
@@ -72,17 +76,15 @@ class Command:
     script: Script | None
     deadline: float
     done: Done
-    size: int
 
 
 def script_command(script: Script, keys: list[str], args: list[Any], deadline: float, done: Done) -> Command:
     """EVALSHA of ``script``; it is loaded when the node does not know it. ``deadline``: seconds, monotonic."""
-    size = sum(len(a) if isinstance(a, (str, bytes)) else 16 for a in args) + 200
-    return Command(("EVALSHA", script.sha, len(keys), *keys, *args), script, deadline, done, size)
+    return Command(("EVALSHA", script.sha, len(keys), *keys, *args), script, deadline, done)
 
 
 def plain_command(args: tuple[Any, ...], deadline: float, done: Done) -> Command:
-    return Command(args, None, deadline, done, 200)
+    return Command(args, None, deadline, done)
 
 
 def classify(problem: Exception) -> Failed:
@@ -102,7 +104,7 @@ def classify(problem: Exception) -> Failed:
     code = name or str(problem).partition(" ")[0]
     if code in _CERTAIN:
         return Failed(code.lower(), True)
-    return Failed("script_error" if isinstance(problem, ResponseError) else "protocol", False)
+    return Failed("script_error" if isinstance(problem, (ResponseError, hiredis.ReplyError)) else "protocol", False)
 
 
 class NodeLink:
@@ -119,10 +121,10 @@ class NodeLink:
         self.name = name
         self._address, self._access, self._timeout = address, access, timeout_sec
         self._on_connect = on_connect
-        self._queue: deque[Command] = deque()
-        self._wake = threading.Condition()
+        self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._stopped = False
         self._connection: Connection | None = None
+        self._replies = hiredis.Reader()
         self._retry_at, self._pause, self._last_failure = 0.0, RECONNECT_MIN_SEC, "connect"
         self._thread = threading.Thread(target=self._run, name=f"link-{name}", daemon=True)
 
@@ -130,69 +132,90 @@ class NodeLink:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread once the running batch is through; what is queued fails."""
-        with self._wake:
-            self._stopped = True
-            self._wake.notify()
+        """Ends the thread once what is queued now is through; what comes later fails."""
+        self._stopped = True
+        self._queue.put(None)
 
     def submit(self, command: Command) -> None:
         """Queue a command; never blocks. ``done`` is called exactly once, from this link's thread or from here."""
-        with self._wake:
-            full = len(self._queue) >= MAX_QUEUE or self._stopped
-            if not full:
-                self._queue.append(command)
-                self._wake.notify()
-        if full:
+        if self._stopped or self._queue.qsize() >= MAX_QUEUE:
             command.done(Failed("queue_full", True))
+            return
+        self._queue.put(command)
+        if self._stopped and not self._thread.is_alive():
+            self._refuse_queued()
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._queue and not self._stopped:
-                    self._wake.wait()
-                batch = self._take()
-                if self._stopped and not batch:
-                    break
+        going = True
+        while going:
+            batch, packed, going = self._take()
             if batch:
-                self._exchange(batch)
+                self._exchange(batch, packed)
         self._drop()
+        self._refuse_queued()
 
-    def _take(self) -> list[Command]:
+    def _refuse_queued(self) -> None:
+        while True:
+            try:
+                command = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if command is not None:
+                command.done(Failed("queue_full", True))
+
+    def _take(self) -> tuple[list[Command], list[bytes], bool]:
+        """Wait for a command; take what else is queued within the bounds of a batch. False: the end was reached."""
         batch: list[Command] = []
+        packed: list[bytes] = []
         size = 0
-        while self._queue and len(batch) < MAX_BATCH_COMMANDS and size < MAX_BATCH_BYTES:
-            size += self._queue[0].size
-            batch.append(self._queue.popleft())
-        return batch
-
-    def _exchange(self, batch: list[Command]) -> None:
-        connection, failure = self._connected()
-        now = time.monotonic()
-        live = []
-        for command in batch:
-            if command.deadline <= now:
-                command.done(Failed("timeout", True))
-            elif connection is None:
-                command.done(failure)
-            else:
-                live.append(command)
-        if connection is None or not live:
-            return
-        answered = 0
-        latest = max(c.deadline for c in live)
-        unknown: list[Command] = []
         try:
-            self._send(connection, live)
+            command = self._queue.get()
+            while command is not None:
+                if command.deadline <= time.monotonic():
+                    command.done(Failed("timeout", True))
+                else:
+                    packed.append(hiredis.pack_command(command.args))
+                    batch.append(command)
+                    size += len(packed[-1])
+                if len(batch) >= MAX_BATCH_COMMANDS or size >= MAX_BATCH_BYTES:
+                    break
+                command = self._queue.get_nowait()
+        except queue.Empty:
+            return batch, packed, True
+        return batch, packed, command is not None
+
+    def _exchange(self, batch: list[Command], packed: list[bytes]) -> None:
+        connection, failure = self._connected()
+        if connection is None:
+            for command in batch:
+                command.done(failure)
+            return
+        now = time.monotonic()
+        if any(c.deadline <= now for c in batch):  # connecting took its time
+            for command in batch:
+                if command.deadline <= now:
+                    command.done(Failed("timeout", True))
+            packed = [data for command, data in zip(batch, packed, strict=True) if command.deadline > now]
+            batch = [command for command in batch if command.deadline > now]
+            if not batch:
+                return
+        answered = 0
+        latest = max(c.deadline for c in batch)
+        unknown: list[tuple[Command, Script]] = []
+        live = batch
+        try:
+            connection.send_packed_command([b"".join(packed)], check_health=False)
             for command in live:
                 outcome = self._receive(connection, latest)
                 answered += 1
-                if command.script is not None and outcome == Failed("noscript", True):
-                    unknown.append(command)
+                if command.script is not None and outcome == NO_SCRIPT:
+                    unknown.append((command, command.script))
                 else:
                     command.done(outcome)
-            live, answered, unknown = unknown, 0, []
-            for command in live:
-                self._load_and_repeat(connection, command)
+            again, unknown = unknown, []
+            live, answered = [command for command, _script in again], 0
+            for command, script in again:
+                self._load_and_repeat(connection, command, script)
                 answered += 1
         except Exception as problem:
             # Replies are lost, so the connection is out of step: drop it. What was sent may have been executed.
@@ -201,34 +224,28 @@ class NodeLink:
             if not isinstance(problem, (RedisError, OSError)):
                 # This thread must live on whatever happens: without it the node is lost to the process.
                 LOG.exception("LINK_ERROR", extra={"fields": {"node": self.name}})
-            for command in unknown:
+            for command, _script in unknown:
                 command.done(Failed(reason, True))
             for command in live[answered:]:
                 command.done(Failed(reason, False))
 
-    def _send(self, connection: Connection, commands: list[Command]) -> None:
-        packed: list[bytes] = []
-        for command in commands:
-            packed.extend(connection.pack_command(*command.args))
-        connection.send_packed_command([b"".join(packed)], check_health=False)
-
     def _receive(self, connection: Connection, deadline: float) -> Outcome:
-        remaining = max(0.01, deadline - time.monotonic())
-        try:
-            # An error reply such as LOADING leaves the connection in step; only lost replies make us drop it.
-            return Answer(connection.read_response(timeout=remaining, disconnect_on_error=False))
-        except (ResponseError, AuthenticationError) as problem:
-            return classify(problem)
-        except RedisError as problem:
-            known = classify(problem)
-            if known.certain:
-                return known
-            raise
+        """The next reply. An error reply leaves the connection in step; only lost replies make us drop it."""
+        reply = self._replies.gets()
+        while reply is False:  # not whole yet: no reply of RESP 2 is a boolean
+            # redis-py's own reader costs more than the rest of the exchange; what it has read so far is the hello.
+            wire: Any = connection._sock
+            wire.settimeout(max(0.01, deadline - time.monotonic()))
+            data = wire.recv(RECEIVE_BYTES)
+            if not data:
+                raise RedisConnectionError("the node closed the connection")
+            self._replies.feed(data)
+            reply = self._replies.gets()
+        return classify(reply) if isinstance(reply, Exception) else Answer(reply)
 
-    def _load_and_repeat(self, connection: Connection, command: Command) -> None:
-        if command.script is None:  # pragma: no cover - only scripts answer NOSCRIPT
-            return
-        self._send(connection, [plain_command(("SCRIPT", "LOAD", command.script.source), 0, command.done), command])
+    def _load_and_repeat(self, connection: Connection, command: Command, script: Script) -> None:
+        load = hiredis.pack_command(("SCRIPT", "LOAD", script.source))
+        connection.send_packed_command([load + hiredis.pack_command(command.args)], check_health=False)
         loaded = self._receive(connection, command.deadline)
         outcome = self._receive(connection, command.deadline)
         command.done(loaded if isinstance(loaded, Failed) and loaded.certain else outcome)
@@ -244,12 +261,13 @@ class NodeLink:
         except (RedisError, OSError, ValueError) as problem:
             connection.disconnect()
             known = classify(problem)
-            self._last_failure = known.reason if known.certain else "connect"
+            hung = isinstance(problem, (RedisTimeout, TimeoutError))
+            self._last_failure = known.reason if known.certain else "timeout" if hung else "connect"
             self._retry_at = time.monotonic() + self._pause
             self._pause = min(self._pause * 2, RECONNECT_MAX_SEC)
             self._on_connect(f"{type(problem).__name__}: {problem}")
             return None, Failed(self._last_failure, True)
-        self._connection, self._pause = connection, RECONNECT_MIN_SEC
+        self._connection, self._pause, self._replies = connection, RECONNECT_MIN_SEC, hiredis.Reader()
         self._on_connect(None)
         return connection, Failed("connect", True)
 

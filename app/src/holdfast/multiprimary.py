@@ -7,7 +7,7 @@ script that applied the data, so no two clocks are compared and a dead replicato
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -57,9 +57,9 @@ def unmet(
     """The origins of the session's writes that ``node`` cannot be shown to hold.
 
     ``parked``: entries the node keeps without applying them. Its positions are beyond those, so while there are any
-    nothing of another origin is sure to be seen.
+    nothing of another origin is sure to be seen. Writes under a dead incarnation are missing for good.
     """
-    missing = set()
+    missing = set(session.dead)
     for origin, (wanted_incarnation, wanted) in session.writes.items():
         position = Position(incarnation, own_sequence, None) if origin == node else peers.get(origin)
         hidden = parked > 0 and origin != node
@@ -76,7 +76,7 @@ class Next(Enum):
     FULL_MERGE = "full_merge"
 
 
-def judge(cursor: Position | None, incarnation: str, head: int, sequences: list[int]) -> Next:
+def judge(cursor: Position | None, incarnation: str, head: int, sequences: Sequence[int]) -> Next:
     """Decide from the cursor and what a pull returned.
 
     ``head``: the last sequence number the origin minted; ``sequences``: those of the entries returned, which must
@@ -87,9 +87,21 @@ def judge(cursor: Position | None, incarnation: str, head: int, sequences: list[
         return Next.FULL_MERGE
     if not sequences:
         return Next.IDLE if head == cursor.sequence else Next.FULL_MERGE
-    if sequences != list(range(cursor.sequence + 1, cursor.sequence + 1 + len(sequences))):
+    first = cursor.sequence + 1
+    # Comparing ranges is cheap: a batch without a gap comes as one (see dense).
+    if range(first, first + len(sequences)) != (sequences if isinstance(sequences, range) else dense(sequences)):
         return Next.FULL_MERGE
     return Next.APPLY
+
+
+def dense(sequences: Sequence[int]) -> Sequence[int]:
+    """Growing ``sequences`` as a range if none is missing between the first and the last, otherwise as they are."""
+    return between(sequences[0], sequences[-1], len(sequences)) if sequences else range(0)
+
+
+def between(first: int, last: int, count: int) -> Sequence[int]:
+    """``count`` growing numbers from ``first`` to ``last``: the range, or only the two ends if some are missing."""
+    return range(first, last + 1) if last - first + 1 == count else (first, last)
 
 
 def trim_point(incarnation: str, acknowledged: Iterable[Position | None]) -> int:

@@ -79,15 +79,18 @@ class Nodes:
         self._silent: set[str] = set()
         self._stop = threading.Event()
         self._monitor = threading.Thread(target=self._watch, name="monitor", daemon=True)
+        #: Called by the monitor at each tick with the monotonic time; must not block and must not raise.
+        self.on_tick: Callable[[float], None] = lambda _now: None
 
     def start(self) -> None:
         """Start links and monitor, and wait (at most one network timeout) for the first look at every node."""
         for link in self._links.values():
             link.start()
-        for name in self.names:
+        asked = [name for name in self.names if self.breakers[name].allows()]
+        for name in asked:
             self._check(name, trial=False)
         deadline = time.monotonic() + self._settings.network_timeout_sec
-        while len(self._checked) < len(self.names) and time.monotonic() < deadline:
+        while len(self._checked) < len(asked) and time.monotonic() < deadline:
             time.sleep(0.005)
         self._monitor.start()
 
@@ -188,7 +191,9 @@ class Nodes:
         """Each second look at each node's guard; while its breaker is open, make its one trial call when due."""
         while not self._stop.wait(TICK_SEC):
             now = time.monotonic()
+            self.on_tick(now)
             for name, breaker in self.breakers.items():
+                breaker.expire(now)
                 if breaker.take_trial(now):
                     self._check(name, trial=True)
                 elif breaker.state is State.CLOSED and now - self._asked.get(name, 0) >= CHECK_SEC:

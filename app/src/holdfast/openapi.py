@@ -11,7 +11,7 @@ _KEY = {
     "name": "key",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 512},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"},
     "description": "1 to 512 bytes of UTF-8 without control characters; a slash is written %2F",
 }
 _SESSION = {
@@ -20,6 +20,13 @@ _SESSION = {
     "required": False,
     "schema": {"type": "string"},
     "description": "AP: the token of an earlier write",
+}
+_COOKIE = {
+    "name": "HOLDFAST_SESSION",
+    "in": "cookie",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "AP: the session a write's Set-Cookie began; not used by clients that send X-Session-Token",
 }
 
 
@@ -40,7 +47,8 @@ def _errors(*codes: str) -> dict[str, Any]:
     for status, names in by_status.items():
         answer: dict[str, Any] = {"description": ", ".join(names), "content": _content("Failure")}
         if status in (429, 503):
-            answer["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+            header = {"schema": {"type": "integer"}, "description": "seconds", "required": True}
+            answer["headers"] = {"Retry-After": header}
         answers[str(status)] = answer
     return answers
 
@@ -49,8 +57,9 @@ def document(mode: str) -> dict[str, Any]:
     down = ("no_quorum", "fenced") if mode == "cp" else ("unavailable", "fenced")
     common = ("bad_key", "bad_request", "unauthorized", "forbidden", "rate_limited", "not_found", "internal", *down)
     writing = (*common, "outcome_unknown", "bad_value", "too_large")
+    administering = ("bad_request", "unauthorized", "forbidden", "not_found", "too_large", "rate_limited", "internal")
     secured: list[dict[str, list[str]]] = [{"bearer": []}]
-    session = [_SESSION] if mode == "ap" else []
+    session = [_SESSION, _COOKIE] if mode == "ap" else []
 
     def write(summary: str, parameters: list[Any]) -> dict[str, Any]:
         return {
@@ -61,7 +70,11 @@ def document(mode: str) -> dict[str, Any]:
         }
 
     value = {"name": "value", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-    body = {"required": True, "content": {"text/plain": {"schema": {"type": "string"}}}}
+    body = {
+        "required": False,
+        "description": "none: the empty value",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
     read = {
         "summary": "Read a key",
         "security": secured,
@@ -97,7 +110,24 @@ def document(mode: str) -> dict[str, Any]:
                     },
                 }
             },
-            "/circuit-breaker": {"get": {"summary": "Breakers, per node", "responses": plain}},
+            "/circuit-breaker": {
+                "get": {
+                    "summary": "Breakers: per node the worst state of all workers of this instance, and each worker's",
+                    "responses": {"200": {"description": "ok", "content": _content("Breakers")}},
+                }
+            },
+            "/circuit-breaker/{node}": {
+                "post": {
+                    "summary": "Force a breaker in all workers of this instance, for a limited time (role admin)",
+                    "security": secured,
+                    "parameters": [{"name": "node", "in": "path", "required": True, "schema": {"type": "string"}}],
+                    "requestBody": {"required": True, "content": _content("Force")},
+                    "responses": {
+                        "200": {"description": "the breaker now", "content": _content("Breaker")},
+                        **_errors(*administering),
+                    },
+                }
+            },
             "/openapi.json": {
                 "get": {
                     "summary": "This document",
@@ -110,6 +140,30 @@ def document(mode: str) -> dict[str, Any]:
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             "schemas": _schemas(mode),
         },
+    }
+
+
+def _breaker_schemas(mode: str) -> dict[str, Any]:
+    text, none = {"type": "string"}, {"type": ["string", "null"]}
+    count = {"type": "integer"}
+    own = {
+        "state": {"enum": ["CLOSED", "HALF_OPEN", "OPEN"]},
+        "last_failure": none,
+        "since": text,
+        "next_probe": none,
+        "window": _object({"calls": count, "failures": count}),
+    }
+    forced = _object({"state": {"enum": ["OPEN", "CLOSED"]}, "until": text}) | {"type": ["object", "null"]}
+    workers = {"type": "array", "items": _object({"pid": count, **own})}
+    node = {**own, "guard": text, "forced": forced, "workers": workers}
+    about = {"mode": {"const": mode}, "zone": text}
+    seconds = {"type": "integer", "minimum": 1, "maximum": 3600, "description": "not for AUTO"}
+    force = _object({"state": {"enum": ["OPEN", "CLOSED", "AUTO"]}, "seconds": seconds}, ["state"])
+    nodes = {"type": "object", "additionalProperties": _object(node)}
+    return {
+        "Breakers": _object({**about, "nodes": nodes}),
+        "Breaker": _object({**about, "node": text, **node}),
+        "Force": {**force, "additionalProperties": False},
     }
 
 
@@ -129,16 +183,20 @@ def _schemas(mode: str) -> dict[str, Any]:
     if mode == "ap":
         value["properties"]["read_your_writes"] = flag
     codes = [e.code for e in ALL_ERRORS]
+    failure = _object(
+        {
+            "status": {"const": "FAILURE"},
+            "mode": {"const": mode},
+            "error": _object({"code": {"enum": codes}, "message": text}),
+        }
+    )
+    if mode == "ap":
+        failure["properties"]["read_your_writes"] = flag
     return {
         "Written": _object({"status": {"const": "SUCCESS"}, **head, "acks": {"type": "array", "items": text}}),
         "Value": value,
-        "Failure": _object(
-            {
-                "status": {"const": "FAILURE"},
-                "mode": {"const": mode},
-                "error": _object({"code": {"enum": codes}, "message": text}),
-            }
-        ),
+        "Failure": failure,
+        **_breaker_schemas(mode),
         "NotReady": _object(
             {
                 "status": {"const": "NOT_READY"},

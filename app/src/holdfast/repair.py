@@ -24,8 +24,16 @@ majority Q:
   it was raised (the guard is compared in the same step), hence before step 3 reads Y: X gets it. Without the raise,
   Y's store could be delayed until after Y was read and complete a majority with an acknowledgement that X has
   forgotten.
-- SCAN returns each key that is there from its beginning to its end; registers are never removed. A cursor means
-  nothing to another process, so a pass over a source that was restarted (another run id) begins again.
+- SCAN returns each key that is there from its beginning to its end; only tombstones are ever removed (collect.py), and
+  while X is no member no new collection comes to its end. A cursor means nothing to another process, so a pass over a
+  source that was restarted (another run id) begins again.
+
+Deletes that were collected stay deleted. Every collection that removed anything had raised the floor of all nodes
+before, those that step 2 raises under their old epoch; so their largest floor, read after step 2, is not below anything
+collected. X gets it (``_settle_floor``): from then on no delayed store can bring such a key back. What X holds at or
+below it while none of M sources has that key (an old disk, a store that came before the floor) is removed: it
+was collected or, like everything only X has, never completed. What the sources have is stored below the floor by
+vouching: X's batch is the fresh incarnation, which nobody else uses while X is *recovering*.
 
 A killed repair leaves X recovering; the next run starts over (all steps are idempotent). A kill in step 2 leaves some
 valid nodes one epoch behind the others: the next run evens that out first. Two repairs of one node: the later one
@@ -46,6 +54,8 @@ from .repair_plan import (
     Ask,
     Code,
     Differs,
+    Floor,
+    Forget,
     Look,
     Move,
     Moved,
@@ -61,6 +71,7 @@ from .repair_plan import (
     majority,
     valid,
 )
+from .tags import NO_TAG
 
 #: Values fetched and stored in one round; bounds the memory (a value has at most MAX_VALUE_BYTES).
 CHUNK = 16
@@ -84,10 +95,11 @@ def heal(
     progress: Progress,
     raise_epoch: bool = True,
     suspects: frozenset[str] = frozenset(),
+    take_floor: bool = True,
 ) -> Steps[Healed]:
     """Steps 1 to 3 for one node. ``fresh``: a new incarnation; ``suspects``: members that are not valid all the same.
 
-    ``raise_epoch`` False is the negative control of the tests.
+    ``raise_epoch`` and ``take_floor`` False are negative controls of the tests.
     """
     without = suspects | {target}
     seen = yield from look(names)
@@ -103,6 +115,8 @@ def heal(
     epoch = 0
     if raise_epoch:
         epoch = yield from raise_epoch_of_majority(names, region, without)
+    if take_floor:
+        yield from _settle_floor(target, guard, names, region, without, epoch)
     guard = yield from _copy_from_majority(target, guard, names, region, without, epoch, progress)
     return Healed(guard, epoch)
 
@@ -139,6 +153,49 @@ def raise_epoch_of_majority(names: tuple[str, ...], region: str, without: frozen
         # All in one round: requests that meet nodes at two epochs are refused and repeated.
         yield [(n, Move(g, replace(g, membership_epoch=goal))) for n, g in able.items()]
     raise Stopped(Code.NO_MAJORITY, "the membership epoch could not be raised on a majority; run this again")
+
+
+def _settle_floor(
+    target: str, guard: Guard, names: tuple[str, ...], region: str, without: frozenset[str], epoch: int
+) -> Steps[None]:
+    """The others' floor for the target; then away with what it holds below them and no source has."""
+    for _attempt in range(ATTEMPTS):
+        seen = yield from look(names)
+        sources = {n: g for n, g in valid(seen, names, region, without).items() if g.membership_epoch >= epoch}
+        if len(sources) < majority(names):
+            continue
+        floor = max(seen[n].floor for n in sources)
+        told = yield [(target, Floor(guard, floor))]
+        _still_ours(target, told)
+        if isinstance(told[0], Moved) and (yield from _sweep(target, guard, floor, sources)):
+            return
+    raise Stopped(Code.NO_MAJORITY, f"{target}: the floors of {majority(names)} others are needed; run this again")
+
+
+def _sweep(target: str, guard: Guard, floor: str, sources: dict[str, Guard]) -> Steps[bool]:
+    cursor, run_id = "0", ""
+    while True:
+        told = yield [(target, Page(guard, cursor))]
+        _still_ours(target, told)
+        page = told[0]
+        if not isinstance(page, Rows) or (run_id and page.run_id != run_id):
+            return False
+        old = [(key, tag) for key, tag in page.rows if tag <= floor]
+        asked = [(n, key) for key, _ in old for n in sources]
+        if asked:
+            told = yield [(n, Ask(sources[n], key, Query(want_value=False, bare=True))) for n, key in asked]
+            if not all(isinstance(t, Reply) for t in told):
+                return False
+        held = {k for (_, k), t in zip(asked, told, strict=False) if isinstance(t, Reply) and t.register.tag != NO_TAG}
+        gone = tuple((key, tag) for key, tag in old if key not in held)
+        if gone:
+            told = yield [(target, Forget(guard, gone))]
+            _still_ours(target, told)
+            if not isinstance(told[0], Moved):
+                return False
+        cursor, run_id = page.cursor, page.run_id
+        if cursor == "0":
+            return True
 
 
 def _copy_from_majority(
@@ -207,7 +264,7 @@ def _behind(target: str, guard: Guard, rows: tuple[tuple[str, str], ...]) -> Ste
     """The keys of ``rows`` whose tag is newer than the target's; a key of which that is not known counts as behind."""
     if not rows:
         return []
-    told = yield [(target, Ask(guard, key, Query(want_value=False))) for key, _ in rows]
+    told = yield [(target, Ask(guard, key, Query(want_value=False, bare=True))) for key, _ in rows]
     _still_ours(target, told)
     return [k for (k, tag), t in zip(rows, told, strict=True) if not isinstance(t, Reply) or t.register.tag < tag]
 
@@ -219,7 +276,7 @@ def _copy(target: str, guard: Guard, source: str, held: Guard, keys: list[str]) 
     ]
     if len(found) < len(keys):
         return False
-    told = yield [(target, Ask(guard, key, Store(register))) for key, register in found]
+    told = yield [(target, Ask(guard, key, Store(register, guard.incarnation))) for key, register in found]
     _still_ours(target, told)
     return all(isinstance(t, Reply) for t in told)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from .guard import MEMBER, RECOVERING, Guard
 from .repair import copy_all, move
-from .repair_plan import Code, Progress, Seen, Steps, Stopped, look, majority, ours, top_region_epoch
+from .repair_plan import Code, Floor, Moved, Progress, Seen, Steps, Stopped, look, majority, ours, top_region_epoch
 
 
 def usable(seen: dict[str, Seen], names: tuple[str, ...], region: str) -> list[str]:
@@ -48,6 +48,13 @@ def heal_all(
     guards = {n: Guard(RECOVERING, region, n, region_epoch, epoch, fresh()) for n in present}
     for name, guard in guards.items():
         yield from move(name, seen[name].guard, guard)
+    # The largest floor everywhere. A register below it stays all the same: it may be the last copy of a value; so a
+    # delete that was collected may come undone here, as any acknowledged write may be lost.
+    seen = yield from look(names)
+    floor = max(s.floor for s in seen.values())
+    told = yield [(n, Floor(g, floor)) for n, g in guards.items()]
+    if not all(isinstance(t, Moved) for t in told):
+        raise Stopped(Code.UNREACHABLE, "a node does not answer; run this again")
     first, *rest = present
     for source, target in [(n, first) for n in rest] + [(first, n) for n in rest]:
         done = yield from copy_all(target, guards[target], source, guards[source], progress)

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from . import scripts
 from .contract import VALUE, NotDone, Query, Register, Reply
+from .cp_service import floored, query_word
 from .guard import Guard
 from .link import Answer, Failed, NodeLink, script_command
-from .repair_plan import Ask, Differs, Look, Move, Moved, Page, Round, Rows, Seen, Step, Steps, Told
+from .repair_plan import Ask, Differs, Floor, Forget, Look, Move, Moved, Page, Round, Rows, Seen, Step, Steps, Told
 from .scripts import Script
 from .settings import BootstrapSettings
 
@@ -87,17 +88,23 @@ def _fields(guard: Guard | None) -> list[Any]:
 
 def _command(step: Step) -> tuple[Script, list[Any], list[Any]]:
     if isinstance(step, Look):
-        return scripts.REPAIR_LOOK, [scripts.GUARD, scripts.LEASE_KEY], []
+        return scripts.REPAIR_LOOK, [scripts.GUARD, scripts.LEASE_KEY, scripts.CP_STATE], []
     if isinstance(step, Move):
-        return scripts.REPAIR_MOVE, [scripts.GUARD, scripts.PEERS], [*_fields(step.expected), *_fields(step.new)]
+        keys: list[Any] = [scripts.GUARD, scripts.PEERS, scripts.CP_STATE]
+        return scripts.REPAIR_MOVE, keys, [*_fields(step.expected), *_fields(step.new)]
     believed = step.guard.expectation(step.guard.state)
     if isinstance(step, Page):
         return scripts.REPAIR_PAGE, [scripts.GUARD], [*believed, step.cursor, PAGE_KEYS]
-    keys = [scripts.GUARD, scripts.cp_key(step.key)]
+    if isinstance(step, Floor):
+        return scripts.REPAIR_FLOOR, [scripts.GUARD, scripts.CP_STATE], [*believed, step.floor]
+    if isinstance(step, Forget):
+        keys = [scripts.GUARD, scripts.CP_STATE, *(scripts.cp_key(key) for key, _ in step.rows)]
+        return scripts.CP_COLLECT_DROP, keys, [*believed, "", *(tag for _, tag in step.rows)]
+    keys = [scripts.GUARD, scripts.cp_key(step.key), scripts.CP_STATE]
     if isinstance(step.request, Query):
-        return scripts.CP_QUERY, keys, [*believed, "value" if step.request.want_value else "tag"]
+        return scripts.CP_QUERY, keys, [*believed, query_word(step.request)]
     register = step.request.register
-    return scripts.CP_STORE, keys, [*believed, register.tag, register.kind, register.value or ""]
+    return scripts.CP_STORE, keys, [*believed, register.tag, register.kind, register.value or "", step.request.vouched]
 
 
 def _told(step: Step, outcome: Answer | Failed) -> Told:
@@ -107,8 +114,8 @@ def _told(step: Step, outcome: Answer | Failed) -> Told:
     if head == b"GUARD":
         return Differs(Guard.from_fields(rest))
     if isinstance(step, Look):
-        return Seen(Guard.from_fields(rest[0]), rest[1] == 0, rest[2].decode())
-    if isinstance(step, Move):
+        return Seen(Guard.from_fields(rest[0]), rest[1] == 0, *(field.decode() for field in rest[2:4]))
+    if isinstance(step, Move | Floor | Forget):
         return Moved()
     if isinstance(step, Page):
         flat = [field.decode() for field in rest[2]]
@@ -116,4 +123,4 @@ def _told(step: Step, outcome: Answer | Failed) -> Told:
     if isinstance(step, Ask) and isinstance(step.request, Query):
         tag, kind, value = (field.decode() for field in rest)
         return Reply(Register(tag, kind or VALUE, value if kind == VALUE else None))
-    return Reply(step.request.register)
+    return floored([head, *rest]) or Reply(step.request.register)

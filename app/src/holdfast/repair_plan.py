@@ -42,7 +42,8 @@ class Look:
 class Move:
     """Replace the guard ``expected`` by ``new`` in one step. Expected None: only on a node that holds nothing at all.
 
-    Becoming *recovering* also forgets how far the node had applied the others' AP writes.
+    Becoming *recovering* also forgets how far the node had applied the others' AP writes, and ends what a collection
+    had begun there; the fresh incarnation becomes the batch under which only this repair vouches.
     """
 
     expected: Guard | None
@@ -71,6 +72,24 @@ class Seen:
     guard: Guard | None
     empty: bool
     run_id: str
+    #: The node's floor: the largest tag a collection has named there.
+    floor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Raise the node's floor of collection; executed only under exactly this guard."""
+
+    guard: Guard
+    floor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Remove registers that hold exactly the given tag; executed only under exactly this guard."""
+
+    guard: Guard
+    rows: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +111,7 @@ class Differs:
     guard: Guard | None
 
 
-Step = Look | Move | Page | Ask
+Step = Look | Move | Page | Ask | Floor | Forget
 Told = Seen | Moved | Rows | Reply | Differs | NotDone
 Round = list[tuple[str, Step]]
 T = TypeVar("T")

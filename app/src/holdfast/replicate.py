@@ -1,10 +1,12 @@
 """`holdfast replicate`: pulls the other zones' outboxes and applies them to the zone's own node.
 
 One active per zone by a lease, which only saves work: each apply compares the cursor it expects. One thread per origin.
+A batch goes from one node to the other as it is, and while one is applied the next is already being pulled.
 """
 
 from __future__ import annotations
 
+import queue
 import secrets
 import threading
 import time
@@ -14,13 +16,15 @@ from typing import Any
 
 from . import scripts
 from .audit import Audit
+from .divergence_check import DivergenceCheck
 from .guard import MEMBER, RECOVERING, Guard
 from .link import Answer
 from .logs import LOG, event
 from .metrics import Metrics
-from .multiprimary import Next, Position, judge, trim_point
-from .nodes import Nodes
+from .multiprimary import Next, Position, between, judge, trim_point
+from .nodes import Nodes, Result
 from .settings import Settings
+from .tombstones import TombstoneCollector
 
 POLL_SEC = 0.05
 BEAT_MS = 500
@@ -46,10 +50,23 @@ class _Local:
 
 @dataclass(frozen=True, slots=True)
 class _Pulled:
+    """``asked_ms``: the local node's clock before the origin was asked; all that is older is in or before the batch."""
+
     guard: Guard
     head: int
     acknowledged: Position | None
-    entries: list[tuple[int, dict[bytes, bytes]]]
+    sequences: Sequence[int]
+    batch: bytes
+    asked_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A pull that is under way: what will follow the sequence number ``after``."""
+
+    after: int
+    asked_ms: int
+    box: queue.SimpleQueue[Result]
 
 
 class Counters:
@@ -75,27 +92,34 @@ class Puller:
         self._drift = settings.max_clock_drift_ms
         self._timeout = max(2.0, settings.network_timeout_sec * 3)
         self._nodes, self._counters, self._audit = nodes, counters, audit
+        self._ahead: _Ahead | None = None
+        #: What the last apply left behind, so that a long backlog needs no look between two batches.
+        self._left: _Local | None = None
 
     def step(self, held: threading.Event) -> bool:
         """One round. True if there may be more at once. Raises Skip."""
-        local = self._look()
+        left, self._left = self._left, None
+        local = left or self._look()
         raw = local.positions.get(self.origin, "")
         cursor = Position.parse(raw) if raw else None
-        pulled = self._pull(cursor.sequence if cursor else 0, local.guard)
+        pulled = self._pull(cursor.sequence if cursor else 0, local)
         self.acknowledged = pulled.acknowledged
         incarnation = pulled.guard.incarnation
-        decision = judge(cursor, incarnation, pulled.head, [s for s, _ in pulled.entries])
+        decision = judge(cursor, incarnation, pulled.head, pulled.sequences)
         if decision is Next.FULL_MERGE or cursor is None:
             self._full_merge(local, raw, pulled, held)
             return True
         if decision is Next.IDLE:
             if cursor.caught_up_ms is None or not 0 <= local.now_ms - cursor.caught_up_ms < BEAT_MS:
-                self._apply(local.guard, raw, Position(incarnation, cursor.sequence, local.now_ms), [])
+                self._apply(local.guard, raw, Position(incarnation, cursor.sequence, pulled.asked_ms), [])
             return False
-        last = pulled.entries[-1][0]
-        caught_up = local.now_ms if last == pulled.head else cursor.caught_up_ms
-        rows = [(f[b"key"], f[b"ver"], f[b"k"], f[b"v"], f[b"prev"]) for _, f in pulled.entries]
-        self._apply(local.guard, raw, Position(incarnation, last, caught_up), rows)
+        last = pulled.sequences[-1]
+        position = Position(incarnation, last, pulled.asked_ms if last == pulled.head else cursor.caught_up_ms)
+        if last < pulled.head:
+            self._ahead = self._ask_ahead(last, local.now_ms)
+        now = self._replay(local.guard, raw, position, pulled.batch)
+        if last < pulled.head:
+            self._left = _Local(local.guard, now, {self.origin: str(position)})
         return last < pulled.head
 
     def _look(self) -> _Local:
@@ -105,18 +129,33 @@ class Puller:
         positions = {o.decode(): p.decode() for o, p in zip(peers[::2], peers[1::2], strict=True)}
         return _Local(guard, int(now), positions)
 
-    def _pull(self, after: int, local_guard: Guard) -> _Pulled:
+    def _pull(self, after: int, local: _Local) -> _Pulled:
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead.after != after:
+            ahead = self._ask_ahead(after, local.now_ms)
+        try:
+            result = ahead.box.get(timeout=self._timeout)
+        except queue.Empty:
+            raise Skip(f"{self.origin}: timeout") from None
+        fields, head, acknowledged, count, first, last, batch = self._answer(self.origin, result)
+        guard = self._admit(self.origin, fields)
+        if guard.region_epoch != local.guard.region_epoch:
+            raise Skip(f"region epoch of {self.origin} is {guard.region_epoch}, ours is {local.guard.region_epoch}")
+        sequences = between(int(first), int(last), count) if count else range(0)
+        return _Pulled(guard, int(head), Position.parse(acknowledged.decode()), sequences, batch, ahead.asked_ms)
+
+    def _ask_ahead(self, after: int, asked_ms: int) -> _Ahead:
+        box: queue.SimpleQueue[Result] = queue.SimpleQueue()
         keys = [scripts.GUARD, scripts.OUTBOX, scripts.AP_STATE, scripts.PEERS]
         args = [after, BATCH_ENTRIES, BATCH_BYTES, self._local]
-        fields, head, acknowledged, entries = self._ask(self.origin, scripts.AP_PULL, keys, args)
-        guard = self._admit(self.origin, fields)
-        if guard.region_epoch != local_guard.region_epoch:
-            raise Skip(f"region epoch of {self.origin} is {guard.region_epoch}, ours is {local_guard.region_epoch}")
-        rows = [
-            (int(entry_id.partition(b"-")[0]), dict(zip(flat[::2], flat[1::2], strict=True)))
-            for entry_id, flat in entries
-        ]
-        return _Pulled(guard, int(head), Position.parse(acknowledged.decode()), rows)
+        self._nodes.send(self.origin, scripts.AP_PULL, keys, args, time.monotonic() + self._timeout, box.put)
+        return _Ahead(after, asked_ms, box)
+
+    def _replay(self, guard: Guard, expected: str, position: Position, batch: bytes) -> int:
+        """Apply a batch as it was pulled. Returns the local node's clock in ms."""
+        keys: list[Any] = [scripts.GUARD, scripts.PEERS, scripts.AP_STATE, scripts.PARKED]
+        args = [*guard.expectation(*_ADMITTED), self.origin, expected, str(position), self._drift, batch]
+        return self._note(self._ask(self._local, scripts.AP_REPLAY, keys, args))
 
     def _apply(self, guard: Guard, expected: str, position: Position | None, rows: Sequence[tuple[bytes, ...]]) -> None:
         """Apply ``rows`` (key, version, kind, value, prev); ``position`` None: a page of a full merge."""
@@ -132,10 +171,13 @@ class Puller:
         ]
         for row in rows:
             args += row
-        reply = self._ask(self._local, scripts.AP_APPLY, keys, args)
+        self._note(self._ask(self._local, scripts.AP_APPLY, keys, args))
+
+    def _note(self, reply: list[Any]) -> int:
+        """Count what an apply did; returns the local node's clock in ms."""
         if reply[0] == b"CURSOR":
             raise Skip("another replicator moved the cursor")
-        applied, lost, parked, _now, losers = reply
+        applied, lost, parked, now, losers = reply
         self._counters.applied.labels(self.origin).inc(applied)
         self._counters.lost.labels(self.origin).inc(lost)
         self._counters.parked.labels(self.origin).inc(parked)
@@ -144,13 +186,14 @@ class Puller:
             self._audit.record("LWW_DISCARDED", key=key.decode(), version=version.decode(), node=self._local)
         if parked:
             event(LOG, 30, "ENTRIES_PARKED", origin=self.origin, count=parked)
+        return int(now)
 
     def _full_merge(self, local: _Local, raw: str, pulled: _Pulled, held: threading.Event) -> None:
         """Cursor first, then a copy of everything by last-writer-wins, parked entries too; then on from that cursor."""
         event(LOG, 30 if raw else 20, "FULL_MERGE_STARTED", origin=self.origin, cursor=raw, head=pulled.head)
         merged = self._copy(local, raw, pulled, held, scripts.AP_PARKED, [scripts.GUARD, scripts.PARKED])
         merged += self._copy(local, raw, pulled, held, scripts.AP_SCAN, [scripts.GUARD])
-        self._apply(local.guard, raw, Position(pulled.guard.incarnation, pulled.head, local.now_ms), [])
+        self._apply(local.guard, raw, Position(pulled.guard.incarnation, pulled.head, pulled.asked_ms), [])
         self._counters.merges.labels(self.origin).inc()
         event(LOG, 20, "FULL_MERGE_FINISHED", origin=self.origin, entries=merged)
 
@@ -184,7 +227,9 @@ class Puller:
         return guard
 
     def _ask(self, node: str, script: scripts.Script, keys: list[Any], args: list[Any]) -> list[Any]:
-        result = self._nodes.call(node, script, keys, args, time.monotonic() + self._timeout)
+        return self._answer(node, self._nodes.call(node, script, keys, args, time.monotonic() + self._timeout))
+
+    def _answer(self, node: str, result: Result) -> list[Any]:
         if isinstance(result, Answer):
             value: list[Any] = result.value
             return value
@@ -202,9 +247,14 @@ class Replicator:
         self._owner = f"{settings.zone}-{secrets.token_hex(8)}"
         self._held = threading.Event()
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._keep_house, name="house", daemon=True)] + [
+        collector = TombstoneCollector(settings, nodes, metrics, self._held, self._stop)
+        self._threads = [collector.thread, threading.Thread(target=self._keep_house, name="house", daemon=True)] + [
             threading.Thread(target=self._pull, args=(p,), name=f"pull-{p.origin}", daemon=True) for p in self._pullers
         ]
+        check = DivergenceCheck(settings, nodes, metrics)
+        self._threads.append(
+            threading.Thread(target=check.run, args=(self._held, self._stop), name="divergence", daemon=True)
+        )
 
     def start(self) -> None:
         for thread in self._threads:
@@ -290,4 +340,5 @@ class Replicator:
         guard = self._local_guard()
         if guard is not None:
             point = trim_point(guard.incarnation, [p.acknowledged for p in self._pullers])
-            self._call(scripts.AP_TRIM, [scripts.GUARD, scripts.OUTBOX], [point, self._settings.outbox_max_entries])
+            caps = [self._settings.outbox_max_entries, self._settings.outbox_max_bytes]
+            self._call(scripts.AP_TRIM, [scripts.GUARD, scripts.OUTBOX], [point, *caps])

@@ -52,6 +52,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
+    def handle_error(self, _request: Any, _client_address: Any) -> None:
+        """A client that went away, such as a health check that has read enough, is not worth a trace in the log."""
+        logs.event(logs.LOG, 10, "CLIENT_GONE")
+
 
 def run(settings: Settings) -> int:
     """Blocks until SIGTERM or SIGINT. Returns the exit code."""

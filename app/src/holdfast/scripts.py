@@ -30,6 +30,10 @@ def load(name: str) -> Script:
 GUARD_READ = load("guard_read")
 CP_QUERY = load("cp_query")
 CP_STORE = load("cp_store")
+CP_COLLECT_SCAN = load("cp_collect_scan")
+CP_COLLECT_LOCK = load("cp_collect_lock")
+CP_COLLECT_HELD = load("cp_collect_held")
+CP_COLLECT_DROP = load("cp_collect_drop")
 AP_WRITE = load("ap_write")
 AP_READ = load("ap_read")
 AP_STATUS = load("ap_status")
@@ -37,10 +41,21 @@ AP_PULL = load("ap_pull")
 AP_SCAN = load("ap_scan")
 AP_PARKED = load("ap_parked")
 AP_APPLY = load("ap_apply")
+AP_REPLAY = load("ap_replay")
+AP_DIGEST = load("ap_digest")
+AP_DIGEST_PUT = load("ap_digest_put")
+AP_DIGEST_GET = load("ap_digest_get")
+AP_SOME = load("ap_some")
+AP_FUTURE = load("ap_future")
+AP_RESTAMP = load("ap_restamp")
 AP_UNPARK = load("ap_unpark")
 AP_TRIM = load("ap_trim")
+CLOCK_READ = load("clock_read")
 LEASE = load("lease")
+LIMIT_COUNT = load("limit_count")
+SESSION_READ = load("session_read")
 BOOTSTRAP_STAMP = load("bootstrap_stamp")
+REPAIR_FLOOR = load("repair_floor")
 REPAIR_LOOK = load("repair_look")
 REPAIR_MOVE = load("repair_move")
 REPAIR_PAGE = load("repair_page")
@@ -51,7 +66,9 @@ OUTBOX = "holdfast:outbox"
 AP_STATE = "holdfast:ap"
 PEERS = "holdfast:peers"
 PARKED = "holdfast:parked"
+DIGESTS = "holdfast:digest"
 LEASE_KEY = "holdfast:lease"
+CP_STATE = "holdfast:cp"
 
 
 def cp_key(key: str) -> str:
@@ -60,3 +77,13 @@ def cp_key(key: str) -> str:
 
 def ap_key(key: str) -> str:
     return f"ap:{key}"
+
+
+def limit_key(counter: str) -> str:
+    """One window of one client's rate limit."""
+    return f"holdfast:limit:{counter}"
+
+
+def session_key(identity: str) -> str:
+    """The record of one session, on its home node."""
+    return f"holdfast:session:{identity}"

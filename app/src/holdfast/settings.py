@@ -73,13 +73,24 @@ class Settings:
     breaker_probe_sec: float
     rate_limits: str
     trusted_proxy_count: int
-    threads: int
+    workers: int
+    requests_at_once: int
     drain_sec: float
     audit_pseudonymise: bool
     outbox_max_entries: int
+    outbox_max_bytes: int
+    divergence_check_sec: float
+    tombstone_grace_sec: float
     redis: RedisAccess
     secret_key: str
     tokens: tuple[Token, ...]
+    secret_key_previous: str = ""
+    session_ttl_sec: int = 3600
+
+    @property
+    def secret_keys(self) -> tuple[str, ...]:
+        """The one that signs first, then one whose signatures are still accepted."""
+        return (self.secret_key, self.secret_key_previous) if self.secret_key_previous else (self.secret_key,)
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -187,6 +198,13 @@ def read_secret(directory: str, name: str, min_length: int, cure: str) -> str:
     return value
 
 
+def read_previous_key(directory: str) -> str:
+    """The key before the last rotation, whose signatures are still accepted; "" if there is no such file."""
+    if not (Path(directory) / "secret_key_previous").exists():
+        return ""
+    return read_secret(directory, "secret_key_previous", MIN_SECRET_KEY, "put the old secret_key here, or remove it")
+
+
 def parse_tokens(text: str) -> tuple[Token, ...]:
     cure = "write a JSON list of {name, role, sha256}; `holdfast hash-token` makes the sha256"
     try:
@@ -278,13 +296,19 @@ def load(environ: Mapping[str, str]) -> Settings:
         breaker_probe_sec=env.number("CIRCUIT_BREAKER_PROBE_SEC", 2, 0.05, 3600),
         rate_limits=check_rate_limits("RATE_LIMITS", env.text("RATE_LIMITS", "1000 per hour;100 per minute")),
         trusted_proxy_count=env.whole("TRUSTED_PROXY_COUNT", 1, 0, 10),
-        threads=env.whole("THREADS", 16, 1, 512),
+        workers=env.whole("WORKERS", 1, 1, 32),
+        requests_at_once=env.whole("REQUESTS_AT_ONCE", 64, 1, 4096),
         drain_sec=env.number("DRAIN_SEC", 5, 0, 600),
         audit_pseudonymise=env.switch("AUDIT_PSEUDONYMISE", "off"),
+        tombstone_grace_sec=env.number("TOMBSTONE_GRACE_SEC", 86_400, 0.1, 31_536_000),
         outbox_max_entries=env.whole("OUTBOX_MAX_ENTRIES", 1_000_000, 1, 1_000_000_000),
+        outbox_max_bytes=env.whole("OUTBOX_MAX_BYTES", 1_073_741_824, 65_536, 1 << 50),
+        divergence_check_sec=env.number("DIVERGENCE_CHECK_SEC", 60, 0.5, 86_400),
         redis=load_redis(environ),
         secret_key=read_secret(secrets_dir, "secret_key", MIN_SECRET_KEY, "generate one with: openssl rand -hex 32"),
         tokens=parse_tokens(read_secret(secrets_dir, "api_tokens", 2, "write a JSON list of {name, role, sha256}")),
+        secret_key_previous=read_previous_key(secrets_dir),
+        session_ttl_sec=env.whole("SESSION_TTL_SEC", 3600, 60, 86_400),
     )
 
 
@@ -308,3 +332,10 @@ def load_bootstrap(environ: Mapping[str, str]) -> BootstrapSettings:
         max_clock_drift_ms=env.whole("MAX_CLOCK_DRIFT_MS", 500, 1, 3_600_000),
         redis=load_redis(environ),
     )
+
+
+def load_audit(environ: Mapping[str, str]) -> tuple[str, bool]:
+    """(secret key, whether to pseudonymise) for a command that writes the audit log."""
+    env = _Env(environ)
+    directory, cure = env.text("SECRETS_DIR", "/run/secrets"), "generate one with: openssl rand -hex 32"
+    return read_secret(directory, "secret_key", MIN_SECRET_KEY, cure), env.switch("AUDIT_PSEUDONYMISE", "off")

@@ -65,12 +65,12 @@ class StalenessWatch:
             "1 if data_staleness_ms is known.",
             lambda: {n: float(lag is not None) for n, lag in self.lags().items()},
         )
-        metrics.gauge(
-            "ap_parked_entries", "Entries whose version is too far in the future, waiting on the zone's node."
-        ).set_function(lambda: float(self._parked))
-        metrics.gauge("ap_outbox_entries", "Length of the outbox of the zone's node.").set_function(
-            lambda: float(self._outbox)
+        metrics.computed(
+            "ap_parked_entries",
+            "Entries whose version is too far in the future, waiting on the zone's node.",
+            lambda: float(self._parked),
         )
+        metrics.computed("ap_outbox_entries", "Length of the outbox of the zone's node.", lambda: float(self._outbox))
 
     def _run(self) -> None:
         while True:

@@ -1,5 +1,9 @@
 """Versions of CP registers: (epoch, counter, writer), as fixed-width lower-case hexadecimal text.
 
+The counter is hybrid: the larger of (largest seen + 1) and the writer's clock in milliseconds. So a tag tells about
+when it was made, and fresh tags are above those of tombstones collected after a grace time (collect.py). Only that
+rests on clocks: a wrong one makes a tag unusually large, or a write refused, and never breaks the order.
+
 Fixed width makes the text order equal to the order of the triple, in Python and in Lua, whatever the
 locale (Lua compares strings with strcoll; digits and a-f keep their order everywhere).
 
@@ -40,17 +44,17 @@ class Tag:
         return Tag(int(text[:8], 16), int(text[9:25], 16), text[26:])
 
 
-def next_tag(largest: str, epoch: int, writer: str) -> str:
-    """The tag of a new write: above ``largest`` (NO_TAG if none was found), in ``epoch``.
+def next_tag(largest: str, epoch: int, writer: str, clock_ms: int = 0) -> str:
+    """The tag of a new write: above ``largest`` (NO_TAG if none was found), in ``epoch``, not below ``clock_ms``.
 
     Raises ValueError if ``largest`` belongs to a higher epoch: such a writer is from the past and must not write.
     """
     if largest == NO_TAG:
-        return str(Tag(epoch, 1, writer))
+        return str(Tag(epoch, max(1, clock_ms), writer))
     seen = Tag.parse(largest)
     if seen.epoch > epoch:
         raise ValueError(f"tag of epoch {seen.epoch} seen by a writer of epoch {epoch}")
-    return str(Tag(epoch, seen.counter + 1, writer))
+    return str(Tag(epoch, max(seen.counter + 1, clock_ms), writer))
 
 
 class WriterIds:

@@ -74,6 +74,7 @@ class Node:
         self.name, self.directory, self.tls = name, directory, tls
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.extra: list[str] = []  # more lines of its configuration, from its next start on
         directory.mkdir(parents=True, exist_ok=True)
 
     def start(self, wait: bool = True) -> None:
@@ -105,10 +106,13 @@ class Node:
             ]
         else:
             config += [f"port {self.port}"]
+        config += self.extra
         path = self.directory / "redis.conf"
         path.write_text("\n".join(config).replace("save ''", 'save ""') + "\n")
         log = (self.directory / "redis.log").open("ab")
-        self.process = subprocess.Popen(["redis-server", str(path)], stdout=log, stderr=log)
+        # Signals as Python has them: SIGXFSZ ignored, so that a file that may not grow is an error, not a death.
+        command = ["redis-server", str(path)]
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, restore_signals=False)
         if wait:
             self.wait()
 
@@ -174,13 +178,19 @@ class Reply:
 class App:
     """One `holdfast serve` or `holdfast replicate` process."""
 
-    def __init__(self, command: str, env: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, command: str, env: dict[str, str], log: Path, launch: tuple[str, ...] = ("-m", "holdfast")
+    ) -> None:
         self.port = int(env["LISTEN"].rpartition(":")[2])
         self.log = log
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast", command], env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT
+            [sys.executable, *launch, command], env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT
         )
-        wait_for(f"{command} is live", self._live, 15)
+        try:
+            wait_for(f"{command} is live", self._live, 15)
+        except AssertionError:
+            self.stop()
+            raise
 
     def _live(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
@@ -314,9 +324,17 @@ class Cluster:
             }
         return env | extra
 
-    def run(self, command: str, mode: str = "cp", local: str = "db_g1", **extra: str) -> App:
+    def run(
+        self,
+        command: str,
+        mode: str = "cp",
+        local: str = "db_g1",
+        launch: tuple[str, ...] = ("-m", "holdfast"),
+        **extra: str,
+    ) -> App:
+        """``launch``: how Python is told to run the package; other than as usual only for broken builds."""
         number = len(self.apps)
-        app = App(command, self.env(mode, local, **extra), self.root / f"app{number}-{command}-{mode}.log")
+        app = App(command, self.env(mode, local, **extra), self.root / f"app{number}-{command}-{mode}.log", launch)
         self.apps.append(app)
         return app
 

@@ -144,6 +144,19 @@ def test_the_outbox_is_trimmed_behind_the_slowest_peer_and_capped(cluster: Clust
     wait_for("convergence", lambda: converged(cluster))
 
 
+def test_the_outbox_is_capped_in_bytes_and_the_peer_merges(cluster: Cluster) -> None:
+    app = cluster.run("serve", "ap")
+    cluster.run("replicate", "ap", OUTBOX_MAX_BYTES="200000", OUTBOX_MAX_ENTRIES="1000")
+    client = cluster.nodes["db_g1"].client()
+    for i in range(80):
+        assert app.write(f"k{i}", "x" * 10_000).status == 200
+    wait_for("capped", lambda: client.memory_usage("holdfast:outbox") <= 200_000)
+    assert client.xlen("holdfast:outbox") > 0, "a cap, not a flush"
+    behind = cluster.run("replicate", "ap", "db_g2")
+    wait_for("the peer has it all", lambda: len(contents(cluster, "db_g2")) == 80)
+    assert behind.metric('ap_full_merges_total{node="db_g1"}') == 1
+
+
 def test_a_version_from_the_future_is_parked_and_applied_when_its_time_has_come(cluster: Cluster) -> None:
     app = cluster.run("serve", "ap")
     replicator = cluster.run("replicate", "ap", "db_g2")

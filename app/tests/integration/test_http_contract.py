@@ -147,6 +147,15 @@ def test_rate_limit_of_a_token(app: App) -> None:
     assert app.request("GET", "/health", token=None).status == 200
 
 
+def test_unlimited_means_no_limit_for_anybody(shared: Cluster) -> None:
+    app = shared.run("serve", "cp", RATE_LIMITS="unlimited")
+    for _ in range(120):
+        assert app.read("nothing", token="reader").status == 404
+    assert app.read("nothing", token=None).status == 401
+    replies = [app.read("nothing", token="slow") for _ in range(4)]
+    assert replies[3].code == "rate_limited", "a token's own limit stays"
+
+
 def test_openapi_is_true_of_live_answers(app: App) -> None:
     doc = app.request("GET", "/openapi.json", token="reader").json
     assert doc == document(mode(app))
@@ -184,7 +193,16 @@ def test_metrics_and_audit(app: App) -> None:
 def test_circuit_breaker_shape(app: App) -> None:
     nodes = app.request("GET", "/circuit-breaker", token=None).json["nodes"]
     assert set(nodes) == {"db_g1", "db_g2", "db_g3"}
-    assert set(nodes["db_g1"]) == {"state", "last_failure", "since", "next_probe", "window", "guard"}
+    assert set(nodes["db_g1"]) == {
+        "state",
+        "last_failure",
+        "since",
+        "next_probe",
+        "window",
+        "guard",
+        "forced",
+        "workers",
+    }
 
 
 def test_a_forged_session_is_not_honoured(app: App) -> None:

@@ -279,14 +279,58 @@ def test_a_name_that_moves_is_followed_though_connections_are_kept(serve: Callab
     asyncio.run(scenario())
 
 
-def test_cpu_and_memory_at_200_requests_a_second(serve: Callable[..., FakeService], out: Path) -> None:
-    fake = serve()
-    run(out, "--target", f"a={fake.url}", "--rate", "100", "--duration", "20")
-    probe = report(out)["probe"]
-    print(
-        f"probe at 200 requests/s: {probe['cpu_share'] * 100:.1f} % of a core, {probe['max_rss_kib']} KiB, "
-        f"{out.stat().st_size / 4000:.0f} bytes a request"
-    )
-    # A guard against growth, with room for a busy machine. The aim (under 10 %) and what is reached are in README.md.
-    assert probe["cpu_share"] < 0.25
-    assert probe["max_rss_kib"] < 64 * 1024
+#: The plainest client there is: one connection, one request after the other at 200 a second, nothing noted down.
+#: Prints its user and system CPU time as a share of one core.
+PLAIN_CLIENT = """
+import http.client, resource, ssl, sys, time
+scheme, host, port, ca = sys.argv[1:]
+tls = ssl.create_default_context(cafile=ca) if scheme == "https" else None
+if tls:
+    made = http.client.HTTPSConnection(host, int(port), context=tls)
+else:
+    made = http.client.HTTPConnection(host, int(port))
+def spent():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+begun, before = time.monotonic(), spent()
+for i in range(1200):
+    time.sleep(max(0.0, begun + i / 200 - time.monotonic()))
+    made.request("POST", f"/write/k{i}", body=b"x" * 16, headers={"Authorization": "Bearer t"})
+    made.getresponse().read()
+print((spent() - before) / (time.monotonic() - begun))
+"""
+#: The probe at 200 requests a second costs at most so many times that. Side by side, because the same work takes
+#: half as much CPU time again on a shared machine: 6 to 11 % of a core for the probe, 5 to 9 % for the plain client.
+MOST_TIMES_PLAIN = 1.6
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_cpu_and_memory_at_200_requests_a_second(
+    serve: Callable[..., FakeService], tmp_path: Path, scheme: str
+) -> None:
+    """User and system CPU time beside the plainest client. The best of a few pairs counts: noise only adds."""
+    context, trust, ca_file = None, [], ""
+    if scheme == "https":
+        ca = authority(tmp_path, "ca")
+        cert, key = certificate(tmp_path, ca, "server", "IP:127.0.0.1")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        ca_file = str(ca.with_suffix(".crt"))
+        trust = ["--ca-file", ca_file]
+    fake = serve(tls=context)
+    host, port = fake.url.partition("://")[2].split(":")
+    pairs = []
+    for number in range(5):
+        out = tmp_path / f"{number}.jsonl"
+        end = run(out, "--target", f"a={fake.url}", "--rate", "100", "--duration", "6", *trust)
+        probe = report(out)["probe"]
+        assert end["requests"] == 1200
+        assert probe["max_rss_kib"] < 64 * 1024
+        command = [sys.executable, "-c", PLAIN_CLIENT, scheme, host, port, ca_file]
+        plain = float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+        pairs.append((probe["cpu_share"], plain))
+        if probe["cpu_share"] < plain * MOST_TIMES_PLAIN:
+            break
+    print(f"{scheme}: (probe, plain client) {pairs} of a core, {probe['max_rss_kib']} KiB")
+    assert all(share > 0.005 for share, _plain in pairs)
+    assert min(share / plain for share, plain in pairs) < MOST_TIMES_PLAIN

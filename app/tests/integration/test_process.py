@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, Tls, wait_for
+from cluster import Cluster, Tls, free_port, wait_for
 
 
 def test_drain(shared: Cluster) -> None:
@@ -59,6 +60,66 @@ def test_serve_refuses_bad_settings_with_one_line(shared: Cluster, name: str, va
     assert done.returncode == 2
     assert name in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def refused_start(command: str, env: dict[str, str]) -> str:
+    """The one line that a process which must not start ends with."""
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", command], env=env, capture_output=True, text=True, timeout=40
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["secret_key", "redis_password", "api_tokens"])
+@pytest.mark.parametrize(
+    ("content", "what"), [(None, "missing"), ("", "empty"), ("changeme", "placeholder"), ("ab", "")]
+)
+def test_serve_refuses_a_bad_secret(shared: Cluster, tmp_path: Path, name: str, content: str | None, what: str) -> None:
+    secrets = tmp_path / "secrets"
+    shutil.copytree(shared.secrets, secrets)
+    (secrets / name).unlink()
+    if content is not None:
+        (secrets / name).write_text(content)
+    said = refused_start("serve", shared.env("cp") | {"SECRETS_DIR": str(secrets)})
+    assert f"secret {name}" in said
+    assert what in said
+
+
+@pytest.mark.parametrize("command", ["serve", "replicate"])
+def test_two_names_of_one_server_are_refused(shared: Cluster, command: str) -> None:
+    """By two addresses, which no comparison of the settings can see."""
+    ports = [node.port for node in shared.nodes.values()]
+    nodes = f"db_g1=127.0.0.1:{ports[0]},db_g2=localhost:{ports[0]},db_g3=127.0.0.1:{ports[2]}"
+    said = refused_start(command, shared.env("ap") | {"NODES": nodes})
+    assert "db_g1" in said
+    assert "db_g2" in said
+    assert "same server" in said
+    nodes = f"db_g1=127.0.0.1:{ports[0]},db_g2=127.0.0.1:{ports[0]}"
+    assert "the same address" in refused_start(command, shared.env("ap") | {"NODES": nodes})
+
+
+def test_a_list_of_nodes_that_nobody_answers_at_is_refused(shared: Cluster) -> None:
+    ports = [free_port() for _ in range(3)]
+    nodes = ",".join(f"db_g{i}=127.0.0.1:{p}" for i, p in enumerate(ports, 1))
+    said = refused_start("serve", shared.env("cp") | {"NODES": nodes})
+    assert "NODES: no node answered" in said
+    for i, port in enumerate(ports, 1):
+        assert f"db_g{i} at 127.0.0.1:{port}" in said
+    nodes = "db_g1=nowhere.invalid:6379,db_g2=nowhere.invalid:6380,db_g3=nowhere.invalid:6381"
+    assert "db_g3 at nowhere.invalid:6381" in refused_start("serve", shared.env("cp") | {"NODES": nodes})
+
+
+def test_a_node_that_is_away_does_not_stop_the_start(cluster: Cluster) -> None:
+    cluster.nodes["db_g2"].kill()
+    cluster.nodes["db_g3"].kill()
+    app = cluster.run("serve", "cp")
+    assert app.read("k").code == "no_quorum"
+    away = [e["node"] for e in app.entries() if e["event"] == "NODE_AWAY_AT_START"]
+    assert sorted(away) == ["db_g2", "db_g3"]
+    cluster.nodes["db_g2"].start()
+    wait_for("serves", lambda: app.write("k", "v").status == 200)
 
 
 def test_memory_of_the_server(shared: Cluster) -> None:

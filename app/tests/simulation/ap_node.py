@@ -64,6 +64,7 @@ class ApNode:
         self._syncing = False
 
     def clock(self) -> int:
+        self._events.hit("clock jumps", self.name)
         return 1_000_000 + int(self._events.now * 10) + self.offset
 
     def handle(self, call: Callable[[ApNode], Any], answer: Callable[[Any], None]) -> None:

@@ -45,6 +45,7 @@ class Instance:
         self.boot = 0
         self.paused_until = 0.0
         self.running: set[Operation] = set()
+        self.clock_error = 0
         self._start()
 
     def _start(self) -> None:
@@ -60,8 +61,13 @@ class Instance:
         self.running.clear()
         self._start()
 
+    def clock(self) -> int:
+        """Whole units of the simulated time, wrong by up to this instance's error."""
+        return max(1, int(self.events.now) + self.clock_error)
+
     def jump_clock(self) -> int:
-        """All running deadlines are over at once."""
+        """All running deadlines are over at once; the clock is wrong from now on."""
+        self.clock_error = self.events.random.choice((-400, -60, 0, 60, 400))
         hit = list(self.running)
         for operation in hit:
             operation.expire()
@@ -77,6 +83,7 @@ class Instance:
             if boot != self.boot:
                 return
             if self.events.now < self.paused_until:
+                self.events.hit("instance pauses", self.name)
                 self.events.at(self.paused_until - self.events.now, heard, told)
                 return
             if isinstance(told, Differs):
@@ -129,10 +136,14 @@ class Operation:
             if "one-node reads" in instance.controls:
                 self.inner = OneNodeRead(instance.names)
             else:
-                self.inner = Read(instance.names, write_back="no write-back" not in instance.controls)
+                self.inner = Read(
+                    instance.names,
+                    write_back="no write-back" not in instance.controls,
+                    ask_members="vouching without asking" not in instance.controls,
+                )
         else:
             kind = VALUE if self.kind == "write" else TOMBSTONE
-            self.inner = Write(instance.names, epoch, instance.writer(), kind, self.value)
+            self.inner = Write(instance.names, epoch, instance.writer(), kind, self.value, instance.clock())
         self._send(self.inner.start())
 
     def _send(self, send: Send) -> None:
@@ -140,7 +151,8 @@ class Operation:
         for node in send.to:
             guard = voters.get(node)
             if guard is not None:
-                self.instance.ask(node, Ask(guard, self.key, send.request), self._hear(inner, node, send.phase))
+                request = send.request_to(node)
+                self.instance.ask(node, Ask(guard, self.key, request), self._hear(inner, node, send.phase))
                 continue
             healing = None if isinstance(send.request, Query) else self.instance.book.healing(node)
             if healing is not None and healing.state == RECOVERING:

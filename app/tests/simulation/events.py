@@ -5,8 +5,15 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+
+class Shot:
+    """One injected fault, until it has hit something: injected alone, it proves nothing."""
+
+    def __init__(self, kind: str, what: tuple[Any, ...]) -> None:
+        self.kind, self.what, self.counted = kind, what, False
 
 
 class Events:
@@ -16,6 +23,10 @@ class Events:
         self.random = random.Random(seed)
         self.now = 0.0
         self.faults: Counter[str] = Counter()
+        self._armed: dict[tuple[str, Any], Shot] = {}
+        self.seen: Counter[str] = Counter()
+        #: (key, tag) of each collected tombstone and when the first node dropped it.
+        self.dropped: dict[tuple[str, str], float] = {}
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._trace = trace
@@ -36,6 +47,24 @@ class Events:
         self.faults[kind] += 1
         if self._trace:
             self.note("FAULT", kind, *what)
+
+    def arm(self, kind: str, subjects: Iterable[Any], *what: Any) -> None:
+        """A fault that waits for something to disturb: it counts once ``hit`` names one of its subjects."""
+        shot = Shot(kind, what)
+        for subject in subjects:
+            self._armed[kind, subject] = shot
+        if self._trace:
+            self.note("begins", kind, *what)
+
+    def hit(self, kind: str, subject: Any) -> None:
+        shot = self._armed.pop((kind, subject), None)
+        if shot is not None and not shot.counted:
+            shot.counted = True
+            self.fault(kind, *shot.what)
+
+    def count(self, kind: str) -> None:
+        """Something that is no fault but must happen in enough seeds."""
+        self.seen[kind] += 1
 
     def note(self, *what: Any) -> None:
         if self._trace:
@@ -64,17 +93,19 @@ class Network:
             return
         if (process, node) in self.cut:
             events.fault("message cut")
+            events.hit("partition", (process, node))
             return
         draw = rnd.random()
         if draw < self.loss:
             events.fault("message lost")
             return
-        fast = process.startswith("repair")
+        fast = process.startswith(("repair", "collect"))
         if draw > 1 - self.slow and not (fast and draw < 0.99):
             events.fault("message slow")
             events.at(rnd.uniform(10, 70), action, *args)
         elif node in self.lagging:
             events.fault("message to a lagging node")
+            events.hit("lag", node)
             events.at(rnd.uniform(5, 25), action, *args)
         else:
             events.at(rnd.uniform(0.1, 0.8) if fast else rnd.uniform(0.5, 3), action, *args)

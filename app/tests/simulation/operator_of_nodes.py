@@ -18,12 +18,12 @@ class Operator:
     """``kill`` is a fault; what the killed repair has sent is still on its way."""
 
     def __init__(
-        self, region: str, nodes: dict[str, SimNode], events: Events, network: Network, raise_epoch: bool
+        self, region: str, nodes: dict[str, SimNode], events: Events, network: Network, controls: frozenset[str]
     ) -> None:
         self.name = "repair"
         self.region, self.nodes, self.events, self.network = region, nodes, events, network
         self.names = tuple(nodes)
-        self.raise_epoch = raise_epoch
+        self.controls = controls
         self.finished = 0
         self._run = 0
         self._busy = False
@@ -63,7 +63,8 @@ class Operator:
                 self.region,
                 f"repair-{self._fresh}-{target}",
                 self._progress,
-                raise_epoch=self.raise_epoch,
+                raise_epoch="epoch not raised" not in self.controls,
+                take_floor="floor not taken by repair" not in self.controls,
             )
             yield from readmit(target, healed, self.names, self.region)
             self.finished += 1

@@ -18,7 +18,11 @@ class Result(Protocol):
     problem: str | None
     operations: int
     faults: Counter[str]
+    seen: Counter[str]
     repairs: int
+
+    @property
+    def large_faults(self) -> int: ...
 
     @property
     def quiet(self) -> bool: ...
@@ -29,12 +33,25 @@ Run = Callable[[int, frozenset[str]], Result]
 
 @dataclass
 class Total:
+    """``least_*``: of the busy seeds, the only ones that count."""
+
     busy: int = 0
     quiet: int = 0
     operations: int = 0
     repairs: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    least_operations: int = 1 << 30
+    least_faults: int = 1 << 30
+    seen: Counter[str] = field(default_factory=Counter)
     problems: list[tuple[int, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        large = {k: n for k, n in sorted(self.faults.items()) if not k.startswith("message")}
+        return (
+            f"{self.busy} busy seeds (at least {self.least_operations} operations and {self.least_faults} faults that "
+            f"took effect in each), {self.quiet} quiet ones not counted, {self.operations} operations, "
+            f"{self.repairs} repairs, faults: {large}"
+        )
 
 
 def _batch(run: Run, first: int, controls: frozenset[str]) -> Total:
@@ -43,9 +60,13 @@ def _batch(run: Run, first: int, controls: frozenset[str]) -> Total:
         result = run(seed, controls)
         total.quiet += result.quiet
         total.busy += not result.quiet
+        if not result.quiet:
+            total.least_operations = min(total.least_operations, result.operations)
+            total.least_faults = min(total.least_faults, result.large_faults)
         total.operations += result.operations
         total.repairs += result.repairs
         total.faults += result.faults
+        total.seen += result.seen
         if result.problem:
             total.problems.append((seed, result.problem))
             break
@@ -63,7 +84,10 @@ def run_seeds(run: Run, wanted: int, controls: frozenset[str] = frozenset(), mos
             part = running.pop(0).result()
             total.busy, total.quiet = total.busy + part.busy, total.quiet + part.quiet
             total.operations, total.repairs = total.operations + part.operations, total.repairs + part.repairs
+            total.least_operations = min(total.least_operations, part.least_operations)
+            total.least_faults = min(total.least_faults, part.least_faults)
             total.faults += part.faults
+            total.seen += part.seen
             total.problems += part.problems
             following = next(starts, None)
             if total.busy >= wanted or total.problems or following is None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from ap_world import CONTROLS, ApWorld, Result
+from ap_world import CONTROLS, LEAST_FAULTS, LEAST_OPERATIONS, ApWorld, Result
 from seeds import WANTED, explain, run_seeds
 
-CONTROL_SEEDS = 4000
 AP_WANTED = WANTED * 3 // 10
 
 
@@ -18,6 +17,8 @@ def test_every_history_converges_and_keeps_its_promises() -> None:
     total = run_seeds(run, AP_WANTED)
     assert not total.problems, explain("ap", total)
     assert total.busy >= AP_WANTED
+    assert total.least_operations >= LEAST_OPERATIONS
+    assert total.least_faults >= LEAST_FAULTS
     assert total.quiet < total.busy / 10
     assert total.operations > total.busy * 40
     for kind in (
@@ -32,11 +33,14 @@ def test_every_history_converges_and_keeps_its_promises() -> None:
         "outbox trimmed past a peer",
     ):
         assert total.faults[kind] > total.busy / 100, f"{kind} hardly ever took effect"
-    print(f"{total.busy} busy seeds, {total.quiet} quiet, {total.operations} operations, {total.repairs} full merges")
+    print(total)
 
 
 @pytest.mark.parametrize("control", sorted(CONTROLS))
 def test_negative_control(control: str) -> None:
-    total = run_seeds(run, CONTROL_SEEDS, frozenset({control}), CONTROL_SEEDS)
-    assert total.problems, f"{control}: no violation in {CONTROL_SEEDS} seeds"
-    print(f"{control}: {explain('ap', total, frozenset({control}))}")
+    most, controls = CONTROLS[control], frozenset({control})
+    total = run_seeds(run, most, controls, most)
+    assert total.problems, f"{control}: no violation in {most} seeds"
+    needed = min(total.problems)[0] + 1
+    assert needed <= most
+    print(f"{control}: found after {needed} seeds; {explain('ap', total, controls)}")

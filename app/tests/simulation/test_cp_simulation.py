@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from cp_world import CONTROLS, CpWorld, Result
+from cp_world import CONTROLS, LEAST_FAULTS, LEAST_OPERATIONS, CpWorld, Result
+from events import Events
 from linearizability import INFINITY, Op, linearizable
 from seeds import WANTED, explain, run_seeds
 from zones import violation
 
-#: A control's violation must show within so many seeds.
-CONTROL_SEEDS = 4000
+CP_WANTED = WANTED * 8 // 10
 
 
 def run(seed: int, controls: frozenset[str]) -> Result:
@@ -19,15 +23,19 @@ def run(seed: int, controls: frozenset[str]) -> Result:
 
 
 def test_every_history_is_linearizable_and_every_node_is_repaired() -> None:
-    total = run_seeds(run, WANTED)
+    total = run_seeds(run, CP_WANTED)
     assert not total.problems, explain("cp", total)
-    assert total.busy >= WANTED
+    assert total.busy >= CP_WANTED
+    assert total.least_operations >= LEAST_OPERATIONS
+    assert total.least_faults >= LEAST_FAULTS
     assert total.quiet < total.busy / 10, "too quiet: faults and operations must take place"
     assert total.operations > total.busy * 40
     assert total.repairs > total.busy
     for kind in (
         "blank",
         "emptied",
+        "older data",
+        "collector killed",
         "crash",
         "last writes lost",
         "pause",
@@ -40,18 +48,51 @@ def test_every_history_is_linearizable_and_every_node_is_repaired() -> None:
         "instance pauses",
     ):
         assert total.faults[kind] > total.busy / 100, f"{kind} hardly ever took effect"
-    print(f"{total.busy} busy seeds, {total.quiet} quiet, {total.operations} operations, {total.repairs} repairs")
+    assert total.seen["collection"] > total.busy / 2, "tombstones were hardly ever collected"
+    assert total.seen["store below the floor"] > total.busy / 10
+    assert total.seen["vouched store"] > total.busy / 20
+    print(f"{dict(total.seen)}")
+    print(total)
 
 
 @pytest.mark.parametrize("control", sorted(CONTROLS))
 def test_negative_control(control: str) -> None:
-    total = run_seeds(run, CONTROL_SEEDS, frozenset({control}), CONTROL_SEEDS)
-    assert total.problems, f"{control}: no violation in {CONTROL_SEEDS} seeds"
-    print(f"{control}: {explain('cp', total, frozenset({control}))}")
+    most, controls = CONTROLS[control], frozenset({control})
+    total = run_seeds(run, most, controls, most)
+    assert total.problems, f"{control}: no violation in {most} seeds"
+    needed = min(total.problems)[0] + 1
+    assert needed <= most
+    print(f"{control}: found after {needed} seeds; {explain('cp', total, controls)}")
 
 
 def test_a_seed_replays() -> None:
     assert run(7, frozenset()) == run(7, frozenset())
+
+
+def test_a_failing_seed_replays_by_the_printed_command() -> None:
+    controls = frozenset({"one-node reads"})
+    total = run_seeds(run, CONTROLS["one-node reads"], controls, CONTROLS["one-node reads"])
+    problem, _, command = explain("cp", total, controls).partition("\nreplay with a trace: ")
+    root = Path(__file__).resolve().parents[3]
+    arguments = [sys.executable, *shlex.split(command)[1:]]
+    done = subprocess.run(arguments, cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert problem.partition(": ")[2] in done.stdout
+    assert "FAULT" in done.stdout
+    fine = subprocess.run([*arguments[:-1]], cwd=root, capture_output=True, text=True, timeout=60)
+    assert fine.returncode == 0, "the same seed of the whole code is fine"
+
+
+def test_a_fault_that_hits_nothing_does_not_count() -> None:
+    events = Events(1)
+    events.arm("lag", ["n1"], "n1")
+    assert not events.faults
+    events.hit("lag", "n2")
+    assert not events.faults
+    events.hit("lag", "n1")
+    events.hit("lag", "n1")
+    assert events.faults == {"lag": 1}
+    assert Result(operations=LEAST_OPERATIONS, faults=events.faults).quiet
 
 
 def test_the_fast_checker_agrees_with_the_search() -> None:

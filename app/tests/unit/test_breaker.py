@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from holdfast.breaker import Breaker, State
 
 
@@ -70,3 +72,45 @@ def test_late_outcomes_of_ordinary_calls_do_not_move_an_open_breaker() -> None:
     breaker.record(True, 1.1)
     breaker.record_trial(True, 1.2)
     assert breaker.state is State.OPEN
+
+
+def test_forced_open_sends_nothing_until_its_time_is_over() -> None:
+    breaker = make()
+    breaker.force(State.OPEN, 1.0, 11.0)
+    assert (breaker.state, breaker.allows()) == (State.OPEN, False)
+    assert breaker.status(5.0).since == 1.0
+    assert breaker.status(5.0).forced
+    assert not breaker.take_trial(9.0), "no trial either"
+    breaker.expire(10.9)
+    assert not breaker.allows()
+    breaker.expire(11.0)
+    assert (breaker.state, breaker.allows(), breaker.status(11.0).forced) == (State.CLOSED, True, False)
+
+
+def test_forced_closed_lets_failing_calls_through_and_goes_back_to_its_own_state() -> None:
+    changes: list[tuple[State, State]] = []
+    breaker = make(changes)
+    breaker.force(State.CLOSED, 0.0, 60.0)
+    for i in range(20):
+        breaker.record(False, i * 0.1, "timeout")
+        assert breaker.allows()
+    assert changes == [(State.CLOSED, State.OPEN)], "underneath it opened"
+    assert breaker.take_trial(10.0), "and goes on trying"
+    breaker.record_trial(False, 10.1, "timeout")
+    breaker.expire(60.0)
+    assert (breaker.state, breaker.allows()) == (State.OPEN, False)
+
+
+def test_released_after_forced_open_it_tries_at_once() -> None:
+    breaker = make()
+    for _ in range(5):
+        breaker.record(False, 1.0)
+    breaker.force(State.OPEN, 1.5, 100.0)
+    breaker.release(50.0)
+    assert breaker.take_trial(50.0)
+    breaker.force(State.CLOSED, 50.0, 60.0)
+    breaker.force(State.OPEN, 51.0, 52.0)
+    breaker.expire(52.0)
+    assert breaker.state is State.HALF_OPEN, "the newer force held, and ended"
+    with pytest.raises(ValueError, match="OPEN or CLOSED"):
+        breaker.force(State.HALF_OPEN, 1.0, 2.0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.multiprimary import Next, Position, judge, staleness, trim_point, unmet, worst
+from holdfast.multiprimary import Next, Position, between, judge, staleness, trim_point, unmet, worst
 from holdfast.sessions import Session
 
 NODES = ("a", "b", "c")
@@ -57,3 +57,12 @@ def test_unmet_session_writes() -> None:
     assert unmet(session, "a", "new", 9, peers) == {"a"}
     assert unmet(session, "c", "ic", 0, peers) == {"a"}
     assert unmet(session, "a", "ia", 3, {"b": Position("dead", 9, 1)}) == {"b"}
+
+
+def test_a_batch_told_by_its_ends_and_count_is_judged_like_its_numbers() -> None:
+    cursor = Position("i", 4, None)
+    assert judge(cursor, "i", 9, between(5, 7, 3)) is Next.APPLY
+    assert judge(cursor, "i", 9, between(5, 8, 3)) is Next.FULL_MERGE, "one is missing in between"
+    assert judge(cursor, "i", 9, between(6, 8, 3)) is Next.FULL_MERGE, "the first is missing"
+    assert judge(cursor, "i", 9, between(5, 5, 1)) is Next.APPLY
+    assert judge(cursor, "i", 9, between(5, 9, 2)) is Next.FULL_MERGE

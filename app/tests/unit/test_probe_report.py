@@ -19,9 +19,10 @@ def healthy(count: int = 20, *modes: str) -> Lines:
 
 def test_a_healthy_run() -> None:
     lines = healthy()
+    lines.records[0]["cpu_seconds"] = 0.2  # starting is no part of the run
     lines.read(5, 5, 6.0)
     lines.verified(present=list(range(1, 21)))
-    lines.records.append({"type": "end", "m1": 1021.0, "reason": "duration", "cpu_seconds": 1.05, "max_rss_kib": 5})
+    lines.records.append({"type": "end", "m1": 1021.0, "reason": "duration", "cpu_seconds": 1.25, "max_rss_kib": 5})
     result = lines.report(fault=5.5)
     cp = result["modes"]["cp"]
     assert cp["operations"]["write"]["availability"] == 1.0
@@ -323,3 +324,38 @@ def test_files_that_are_not_one_run_are_refused() -> None:
     report.add(double[0])
     with pytest.raises(NoRun, match="two runs"):
         report.add(double[1])
+
+
+def test_a_log_made_by_hand_gives_every_number() -> None:
+    """Ten writes in ten seconds, of which each second, gap, loss, stale read and latency is known."""
+    lines = Lines("ap")
+    for seq, at, milliseconds in [(1, 0.0, 10), (2, 1.0, 20), (3, 2.0, 30), (5, 4.5, 40), (6, 8.0, 50), (7, 8.5, 1000)]:
+        lines.write(seq, at, seconds=milliseconds / 1000, mode="ap")
+    lines.write(8, 5.0, "unavailable", mode="ap")
+    lines.write(9, 5.5, "no_answer", seconds=3.0, mode="ap")
+    lines.write(10, 9.0, "unsent", mode="ap")
+    lines.read(3, 3, 6.0, mode="ap")
+    lines.read(5, 0, 6.0, mode="ap", stale=True, staleness_ms=1600)
+    lines.read(5, 0, 7.0, mode="ap", op="session_read", stale=True, read_your_writes=True)
+    lines.verified("ap", present=[1, 2, 6, 7], lost=[3, 5])
+    ap = lines.report(fault=5.0)["modes"]["ap"]
+    write = ap["operations"]["write"]
+    assert write["per_second"] == [
+        [0, 1, 1, 0],
+        [1, 1, 1, 0],
+        [2, 1, 1, 0],
+        [4, 1, 1, 0],
+        [5, 2, 0, 0],
+        [8, 2, 2, 0],
+        [9, 0, 0, 1],
+    ]
+    assert write["availability"] == pytest.approx(6 / 8)
+    assert write["latency_ms"]["p50"] == pytest.approx(30, rel=0.011), "refused and unanswered ones have none"
+    assert write["latency_ms"]["p99"] == write["latency_ms"]["max"] == 1000
+    assert lines.report()["modes"]["ap"]["longest_gap_in_accepted_writes"]["seconds"] == pytest.approx(8.05 - 4.54)
+    assert ap["longest_gap_in_accepted_writes"]["seconds"] == pytest.approx(8.05 - 5.0), "from the fault on"
+    assert (ap["recovery"]["lost_acked_writes"], ap["recovery"]["lost_acked_after_fault"]) == (2, 0)
+    assert ap["recovery"]["rpo_seconds"] == pytest.approx(5.0 - 2.03), "the age of the oldest lost one"
+    assert ap["recovery"]["rto_seconds"] == pytest.approx(8.05 - 5.0)
+    assert (ap["reads"]["checked"], ap["reads"]["stale"], ap["reads"]["stale_of_lost_writes"]) == (3, 2, 2)
+    assert (ap["reads"]["session_reads"], ap["reads"]["session_violations"]) == (1, 1)

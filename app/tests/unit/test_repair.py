@@ -13,6 +13,8 @@ from holdfast.repair_all import heal_all, readmit_all, usable
 from holdfast.repair_plan import (
     Code,
     Differs,
+    Floor,
+    Forget,
     Look,
     Move,
     Moved,
@@ -45,6 +47,7 @@ class Nodes:
     def __init__(self, *guards: Guard | None) -> None:
         self.guards: dict[str, Guard | None] = dict(zip(NAMES, guards, strict=True))
         self.data: dict[str, dict[str, Register]] = {n: {} for n in NAMES}
+        self.floors: dict[str, str] = dict.fromkeys(NAMES, "")
         self.away: set[str] = set()
         self.largest_round = 0
 
@@ -66,7 +69,7 @@ class Nodes:
             return NotDone("connect", True)
         held, data = self.guards[node], self.data[node]
         if isinstance(step, Look):
-            return Seen(held, not data, f"run-{node}")
+            return Seen(held, not data, f"run-{node}", self.floors[node])
         if isinstance(step, Move):
             if step.expected != held:
                 return Differs(held)
@@ -74,6 +77,14 @@ class Nodes:
             return Moved()
         if step.guard != held:
             return Differs(held)
+        if isinstance(step, Floor):
+            self.floors[node] = max(self.floors[node], step.floor)
+            return Moved()
+        if isinstance(step, Forget):
+            for key, tag in step.rows:
+                if key in data and data[key].tag == tag:
+                    del data[key]
+            return Moved()
         if isinstance(step, Page):
             return Rows(f"run-{node}", "0", tuple((k, r.tag) for k, r in data.items()))
         register = data.get(step.key, Register("", "v", None))
@@ -113,6 +124,23 @@ def test_the_largest_tag_of_both_others_wins_and_rounds_stay_small() -> None:
     assert nodes.drive(readmit("c", healed, NAMES, "lab")) == Guard(MEMBER, "lab", "c", 1, 2, "fresh")  # type: ignore[arg-type]
     assert len(nodes.data["c"]) == 101
     assert nodes.data["c"]["k1"].value == "new"
+
+
+def test_a_healed_node_takes_the_largest_floor_and_keeps_nothing_that_may_have_been_collected() -> None:
+    def healed_node(take_floor: bool) -> Nodes:
+        nodes = Nodes(guard("a"), guard("b"), guard("c", state=RECOVERING))
+        nodes.floors.update(a=f"{5:016x}", b=f"{9:016x}")
+        nodes.put("a", "kept", 3, "on a")
+        nodes.put("c", "kept", 2, "older")
+        nodes.put("c", "collected", 8, "from an old disk")
+        nodes.put("c", "newer", 10, "above the floor")
+        nodes.drive(heal("c", NAMES, "lab", "fresh", quiet, take_floor=take_floor))
+        return nodes
+
+    nodes = healed_node(take_floor=True)
+    assert nodes.floors["c"] == f"{9:016x}"
+    assert {k: r.value for k, r in nodes.data["c"].items()} == {"kept": "on a", "newer": "above the floor"}
+    assert "collected" in healed_node(take_floor=False).data["c"]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_defaults(env: dict[str, str]) -> None:
         ("NETWORK_TIMEOUT_SEC", "soon"),
         ("NETWORK_TIMEOUT_SEC", "0"),
         ("NETWORK_TIMEOUT_SEC", "nan"),
-        ("THREADS", "1.5"),
+        ("WORKERS", "1.5"),
         ("MAX_VALUE_BYTES", "-1"),
         ("LOG_LEVEL", "LOUD"),
         ("RATE_LIMITS", "many"),

@@ -26,6 +26,12 @@ def test_not_a_tag(text: str) -> None:
         Tag.parse(text)
 
 
+def test_a_tag_is_not_below_the_clock_and_still_above_what_was_seen() -> None:
+    assert next_tag(NO_TAG, 1, W, 1000) == str(Tag(1, 1000, W))
+    assert next_tag(str(Tag(1, 5, "f" * 28)), 1, W, 1000) == str(Tag(1, 1000, W))
+    assert next_tag(str(Tag(1, 5000, "f" * 28)), 1, W, 1000) == str(Tag(1, 5001, W))
+
+
 def test_next_tag_grows_and_never_goes_back_an_epoch() -> None:
     assert next_tag(NO_TAG, 1, W) == str(Tag(1, 1, W))
     assert next_tag(str(Tag(1, 5, "f" * 28)), 2, W) == str(Tag(2, 6, W))

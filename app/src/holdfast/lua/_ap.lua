@@ -29,12 +29,13 @@ local function raise_hlc(state_key, hlc)
 end
 
 -- Last writer wins. Returns 'applied', 'same' or 'lost', and whether two writes met that did not know of each other
--- as far as can be told (prev: the version the write replaced at its origin; '' if none or not known).
-local function merge(key, version, kind, value, prev)
+-- as far as can be told (prev: the version the write replaced at its origin; '' if none or not known), and what was held.
+-- A held version that is replaces (a version of the future, see _apply.lua) loses whatever its size.
+local function merge(key, version, kind, value, prev, replaces)
   local held = redis.call('HGET', key, 'ver')
-  if held == version then return 'same', false end
+  if held == version then return 'same', false, held end
   local met = held and held ~= prev and string.sub(held, 27) ~= string.sub(version, 27)
-  if held and older(version, held) then return 'lost', met end
+  if held and held ~= replaces and older(version, held) then return 'lost', met, held end
   redis.call('HSET', key, 'ver', version, 'k', kind, 'v', value)
-  return 'applied', met
+  return 'applied', met, held
 end

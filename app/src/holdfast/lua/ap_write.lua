@@ -1,11 +1,13 @@
 #!lua
 -- include _guard
 -- include _ap
+-- include _session
 -- AP: value, version, dense sequence number and outbox entry in one step, minted on this node.
 -- KEYS: guard, value, outbox, AP state. ARGV[7..11]: kind, value, key, floor (the largest HLC the caller knows,
 -- 16 hex), largest accepted drift of the floor in ms.
 -- HLC = max(this node's last, its clock, the floor) + 1; a floor beyond the drift is cut, or a bad clock would spread.
--- Returns {'OK', version, sequence, incarnation}.
+-- With a session KEYS[5] is its record and ARGV[12..]: its time to live in ms, 'new' or 'kept', fields carried along.
+-- Returns {'OK', version, sequence, incarnation, 1 if the session was prolonged}.
 local refusal = guard_refusal()
 if refusal then return refusal end
 local now = now_ms()
@@ -14,6 +16,8 @@ local hlc = st[1] or string.format('%012x0000', now)
 local physical = string.format('%012x0000', now)
 if physical > hlc then hlc = physical end
 local floor = ARGV[10]
+local known = KEYS[5] and redis.call('HGET', KEYS[5], 'hlc')
+if known and known > floor then floor = known end
 local limit = string.format('%012x0000', now + tonumber(ARGV[11]))
 if floor > limit then floor = limit end
 if floor > hlc then hlc = floor end
@@ -31,4 +35,8 @@ local seq = string.format('%d', (tonumber(st[2]) or 0) + 1)
 redis.call('XADD', KEYS[3], seq .. '-0', 'key', ARGV[9], 'ver', version, 'k', ARGV[7], 'v', ARGV[8], 'prev', prev)
 redis.call('HSET', KEYS[2], 'ver', version, 'k', ARGV[7], 'v', ARGV[8])
 redis.call('HSET', KEYS[4], 'hlc', hlc, 'seq', seq)
-return {'OK', version, seq, ARGV[5]}
+local prolonged = 0
+if KEYS[5] then
+  prolonged = note_session(KEYS[5], ARGV[12], ARGV[13], {unpack(ARGV, 14)}, now, ARGV[2], ARGV[5], seq, hlc)
+end
+return {'OK', version, seq, ARGV[5], tostring(prolonged)}

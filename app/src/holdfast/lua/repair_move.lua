@@ -1,7 +1,8 @@
 #!lua
--- Replace the guard in one step. KEYS: guard, peers. ARGV[1..6] the guard expected (state '' for none: then the node
+-- Replace the guard in one step. KEYS: guard, peers, CP state. ARGV[1..6] the guard expected (state '' for none: then the node
 -- must hold nothing at all), ARGV[7..12] the new one: state, region, node, region epoch, membership epoch, incarnation.
 -- A node that becomes *recovering* forgets how far it had applied the others' AP writes: they are merged in full again.
+-- A collection that had begun on it ends; the fresh incarnation is the batch under which the repair itself vouches.
 -- Returns {'OK'}, or the real guard in {'GUARD', ...}.
 local g = redis.call('HMGET', KEYS[1], 'state', 'region', 'node', 'region_epoch', 'membership_epoch', 'incarnation')
 local same = true
@@ -15,5 +16,7 @@ redis.call('HSET', KEYS[1], 'state', ARGV[7], 'region', ARGV[8], 'node', ARGV[9]
 if ARGV[7] == 'recovering' then
   local peers = redis.call('HGETALL', KEYS[2])
   for i = 1, #peers, 2 do redis.call('HDEL', KEYS[2], peers[i]) end
+  redis.call('HSET', KEYS[3], 'batch', ARGV[12])
+  redis.call('HDEL', KEYS[3], 'locked')
 end
 return {'OK'}

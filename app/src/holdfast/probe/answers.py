@@ -11,7 +11,7 @@ from .records import NOT_FOUND, OK, Layout
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object of an answer, empty for anything else."""
     try:
-        parsed = json.loads(body)
+        parsed = json.loads(body.decode())
     except ValueError:
         return {}
     return parsed if isinstance(parsed, dict) else {}

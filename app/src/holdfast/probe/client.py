@@ -7,9 +7,11 @@ say whether a failed request had been sent.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -18,6 +20,7 @@ from .names import Lookup, Names, system_lookup
 
 #: An idle connection older than this is not used again: the other side may be closing it at this moment.
 IDLE_SEC = 5.0
+_PLAIN = re.compile(r"[A-Za-z0-9_.~:-]+")
 
 
 class Refused(Exception):
@@ -26,6 +29,11 @@ class Refused(Exception):
 
 class NoAnswer(Exception):
     """The request was sent, at least in part, and no complete answer came in time. The text is a short reason."""
+
+
+#: How a request ended.
+Result = Answer | Refused | NoAnswer
+Done = Callable[[Result], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +60,25 @@ class Url:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, one request at a time."""
+    """One connection, one request at a time. Callbacks throughout: a task and a future for each request would cost more
+    than all the rest of it."""
 
     def __init__(self) -> None:
         self.address = ""
         self.idle_since = 0.0
         self.usable = True
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[Answer] | None = None
+        self._done: Done | None = None
         self._parser = Parser()
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  (for the type checker)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None or self._waiter.done():
+        if self._done is None:
             self.close()  # bytes nobody asked for: this connection cannot be trusted with another request
             return
         try:
@@ -77,44 +88,60 @@ class _Connection(asyncio.Protocol):
             return
         if answer is not None:
             self.usable = self.usable and answer.reusable
-            self._waiter.set_result(answer)
+            self._finish(answer)
 
     def eof_received(self) -> None:
         self.usable = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
-        if self._waiter is not None and not self._waiter.done():
+        if self._done is not None:
             answer = self._parser.end() if exc is None else None
             if answer is not None:
-                self._waiter.set_result(answer)
+                self._finish(answer)
             else:
                 self._fail("reset" if isinstance(exc, ConnectionResetError) else "closed")
+        if self._timer is not None:
+            self._timer.cancel()
 
-    async def exchange(self, request: bytes, deadline: float) -> Answer:
-        """Raises NoAnswer. What had arrived by the time anybody looked counts, even if the deadline had passed."""
-        loop = asyncio.get_running_loop()
-        self._parser = Parser()
-        self._waiter = loop.create_future()
-        timer = loop.call_at(deadline, self._fail, "timeout")
-        try:
-            if self._transport is None or not self.usable:
-                raise NoAnswer("closed")
-            self._transport.write(request)
-            return await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
+    def send(self, request: bytes, deadline: float, done: Done) -> None:
+        """``done`` is called once. What had arrived by the time anybody looked counts, even past the deadline."""
+        self._parser, self._done, self._deadline = Parser(), done, deadline
+        if self._transport is None or not self.usable:
+            self._fail("closed")
+            return
+        if self._timer is None or self._timer.when() > deadline:
+            self._watch()
+        self._transport.write(request)
 
     def close(self) -> None:
         self.usable = False
         if self._transport is not None:
             self._transport.abort()
 
+    def _watch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        """One timer serves many requests: it is only set again when it went off, not with every request."""
+        self._timer = None
+        if self._done is None:
+            return
+        if time.monotonic() >= self._deadline:
+            self._fail("timeout")
+        else:
+            self._watch()
+
+    def _finish(self, result: Result) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(result)
+
     def _fail(self, reason: str) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(NoAnswer(reason))
         self.close()
+        self._finish(NoAnswer(reason))
 
 
 class Client:
@@ -123,6 +150,7 @@ class Client:
     def __init__(self, url: Url, token: str | None, tls: ssl.SSLContext | None, lookup: Lookup = system_lookup) -> None:
         self._url, self._tls = url, tls
         self._idle: deque[_Connection] = deque()
+        self._connecting: set[asyncio.Task[None]] = set()
         self._names = Names(url.host, url.port, self._addresses_moved, lookup)
         common = f"Host: {url.authority}\r\nUser-Agent: holdfast-probe\r\nAccept: application/json\r\n"
         self._common = common + (f"Authorization: Bearer {token}\r\n" if token else "")
@@ -138,25 +166,62 @@ class Client:
 
     async def write(self, key: str, value: str, session: str | None, timeout: float) -> Answer:
         """Raises Refused, NoAnswer."""
-        body = value.encode()
-        head = f"POST /write/{quote(key, safe=':')} HTTP/1.1\r\n{self._common}{_session(session)}"
-        return await self._request(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body, timeout)
+        return await self._waited_for(lambda done: self.start_write(key, value, session, timeout, done))
 
     async def read(self, key: str, session: str | None, timeout: float) -> Answer:
         """Raises Refused, NoAnswer."""
-        head = f"GET /read/{quote(key, safe=':')} HTTP/1.1\r\n{self._common}{_session(session)}\r\n"
-        return await self._request(head.encode(), timeout)
+        return await self._waited_for(lambda done: self.start_read(key, session, timeout, done))
 
-    async def _request(self, request: bytes, timeout: float) -> Answer:
+    def start_write(self, key: str, value: str, session: str | None, timeout: float, done: Done) -> None:
+        """``done`` is called once, with the answer, a Refused or a NoAnswer; perhaps before this returns."""
+        body = value.encode()
+        head = f"POST /write/{_quoted(key)} HTTP/1.1\r\n{self._common}{_session(session)}"
+        self._request(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body, timeout, done)
+
+    def start_read(self, key: str, session: str | None, timeout: float, done: Done) -> None:
+        """Like ``start_write``."""
+        head = f"GET /read/{_quoted(key)} HTTP/1.1\r\n{self._common}{_session(session)}\r\n"
+        self._request(head.encode(), timeout, done)
+
+    async def _waited_for(self, start: Callable[[Done], None]) -> Answer:
+        ended: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        start(ended.set_result)
+        result = await ended
+        if isinstance(result, Answer):
+            return result
+        raise result
+
+    def _request(self, request: bytes, timeout: float, done: Done) -> None:
         deadline = time.monotonic() + timeout
-        connection = self._reusable() or await self._connect(deadline)
-        answer = await connection.exchange(request, deadline)
-        if connection.usable and connection.address in (self._names.current or [connection.address]):
-            connection.idle_since = time.monotonic()
-            self._idle.append(connection)
+        connection = self._reusable()
+        if connection is not None:
+            self._send(connection, request, deadline, done)
+            return
+        task = asyncio.get_running_loop().create_task(self._connect_and_send(request, deadline, done))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect_and_send(self, request: bytes, deadline: float, done: Done) -> None:
+        try:
+            connection = await self._connect(deadline)
+        except Refused as refused:
+            done(refused)
         else:
-            connection.close()
-        return answer
+            self._send(connection, request, deadline, done)
+
+    def _send(self, connection: _Connection, request: bytes, deadline: float, done: Done) -> None:
+        def ended(result: Result) -> None:
+            if isinstance(result, Answer) and connection.usable and self._is_current(connection):
+                connection.idle_since = time.monotonic()
+                self._idle.append(connection)
+            else:
+                connection.close()
+            done(result)
+
+        connection.send(request, deadline, ended)
+
+    def _is_current(self, connection: _Connection) -> bool:
+        return not self._names.current or connection.address in self._names.current
 
     def _reusable(self) -> _Connection | None:
         oldest = time.monotonic() - IDLE_SEC
@@ -205,6 +270,10 @@ class Client:
             if connection.address not in self._names.current:
                 self._idle.remove(connection)
                 connection.close()
+
+
+def _quoted(key: str) -> str:
+    return key if _PLAIN.fullmatch(key) else quote(key, safe=":")
 
 
 def _session(token: str | None) -> str:

@@ -65,7 +65,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         raise SettingsError("--rate must be above 0 and at most 10000, --rounds at least 1, --pause not negative")
     acks, of_run = _load(arguments.file)
     targets = check_targets(_targets(arguments) or of_run)
-    if acks.layout is None:  # pragma: no cover - _load has refused such a file
+    if acks.layout is None:  # _load has refused such a file
         raise SettingsError(f"{arguments.file} holds no run")
     missing = {log.mode for log in acks.writers.values()} - {t.mode for t in targets}
     if missing:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine
 from random import Random
 from typing import Any, Protocol
 
 from .answers import outcome, parse, seen_fields, text
-from .client import Client, NoAnswer, Refused, Url
+from .client import Client, NoAnswer, Refused, Result, Url
 from .http1 import Answer
 from .ledger import Choice, Reader, Written
 from .options import RunOptions, Target
@@ -21,13 +20,11 @@ MIN_IN_FLIGHT = 64
 class Sink(Protocol):
     """What a face needs of the run."""
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
-
     def record(self, record: dict[str, Any]) -> None: ...
 
 
 class Face:
-    """One target with its writer and its reader."""
+    """One target with its writer and its reader. ``in_flight``: requests sent and not yet recorded."""
 
     def __init__(
         self, options: RunOptions, target: Target, layout: Layout, written: dict[str, Written], sink: Sink
@@ -40,14 +37,14 @@ class Face:
         same_mode = [written[t.writer] for t in options.targets if t.mode == target.mode]
         self._reader = Reader(same_mode, Random(f"{layout.run} {target.writer}"))  # noqa: S311  not a secret
         self._limit = max(MIN_IN_FLIGHT, int((options.rate + options.read_rate) * self._timeout * 2))
-        self._in_flight = self._seq = 0
+        self.in_flight = self._seq = 0
 
     def due_write(self, due: float, late: bool) -> None:
         self._seq += 1
         line = self._line("write", self._target.writer, self._layout.key(self._target.writer, self._seq), due)
         line["seq"] = self._seq
         if not self._unsent(line, late):
-            self._sink.spawn(self._write(line, self._seq))
+            self._write(line, self._seq)
 
     def due_read(self, due: float, late: bool) -> None:
         choice = self._reader.next()
@@ -60,7 +57,7 @@ class Face:
         line["acked_age_ms"] = round((time.monotonic() - choice.acked_at) * 1000, 1)
         line["acked_version"] = choice.version
         if not self._unsent(line, late):
-            self._sink.spawn(self._read(line, choice))
+            self._read(line, choice)
 
     def _line(self, op: str, writer: str, key: str, due: float) -> dict[str, Any]:
         target = self._target
@@ -75,7 +72,7 @@ class Face:
         }
 
     def _unsent(self, line: dict[str, Any], late: bool, detail: str | None = None) -> bool:
-        if self._in_flight >= self._limit:
+        if self.in_flight >= self._limit:
             detail = "in_flight"
         if late:
             detail = "late"
@@ -86,47 +83,53 @@ class Face:
         self._sink.record(line)
         return True
 
-    async def _write(self, line: dict[str, Any], seq: int) -> None:
+    def _write(self, line: dict[str, Any], seq: int) -> None:
         value = self._layout.value(self._target.writer, seq, self._value_bytes)
         began = self._start(line)
-        answer, body = await self._ask(line, self.client.write(line["key"], value, self._mine.token, self._timeout))
-        if answer is not None:
-            line["version"] = text(body.get("version"))
-            if line["outcome"] == OK:
-                token = answer.headers.get(b"x-session-token", b"").decode("latin-1") or None
-                self._mine.acknowledge(seq, time.monotonic(), line["version"], token)
-        self._finish(line, began)
 
-    async def _read(self, line: dict[str, Any], choice: Choice) -> None:
+        def done(result: Result) -> None:
+            body = self._judge(line, result)
+            if isinstance(result, Answer):
+                line["version"] = text(body.get("version"))
+                if line["outcome"] == OK:
+                    token = result.headers.get(b"x-session-token", b"").decode("latin-1") or None
+                    self._mine.acknowledge(seq, time.monotonic(), line["version"], token)
+            self._finish(line, began)
+
+        self.client.start_write(line["key"], value, self._mine.token, self._timeout, done)
+
+    def _read(self, line: dict[str, Any], choice: Choice) -> None:
         began = self._start(line)
-        _answer, body = await self._ask(line, self.client.read(choice.key, choice.token, self._timeout))
-        line |= seen_fields(self._layout, choice.key, choice.writer, line["outcome"], body)
-        self._finish(line, began)
+
+        def done(result: Result) -> None:
+            body = self._judge(line, result)
+            line.update(seen_fields(self._layout, choice.key, choice.writer, line["outcome"], body))
+            self._finish(line, began)
+
+        self.client.start_read(choice.key, choice.token, self._timeout, done)
 
     def _start(self, line: dict[str, Any]) -> float:
-        self._in_flight += 1
+        self.in_flight += 1
         began = time.monotonic()
-        line |= {"start": stamp(time.time()), "m0": round(began, 6)}
+        line["start"], line["m0"] = stamp(time.time()), round(began, 6)
         return began
 
-    async def _ask(
-        self, line: dict[str, Any], request: Coroutine[Any, Any, Answer]
-    ) -> tuple[Answer | None, dict[str, Any]]:
-        """The answer and its body; ``line`` gets the outcome."""
-        try:
-            answer = await request
-        except Refused as problem:
-            line |= {"outcome": REFUSED_CONNECTION, "detail": str(problem)}
-        except NoAnswer as problem:
-            line |= {"outcome": NO_ANSWER, "detail": str(problem)}
+    @staticmethod
+    def _judge(line: dict[str, Any], result: Result) -> dict[str, Any]:
+        """The body of the answer, if there is one; ``line`` gets the outcome."""
+        if isinstance(result, Refused):
+            line["outcome"], line["detail"] = REFUSED_CONNECTION, str(result)
+        elif isinstance(result, NoAnswer):
+            line["outcome"], line["detail"] = NO_ANSWER, str(result)
         else:
-            body = parse(answer.body)
-            line |= {"status": answer.status, "outcome": outcome(answer.status, body)}
-            return answer, body
-        return None, {}
+            body = parse(result.body)
+            line["status"], line["outcome"] = result.status, outcome(result.status, body)
+            return body
+        return {}
 
     def _finish(self, line: dict[str, Any], began: float) -> None:
-        self._in_flight -= 1
+        self.in_flight -= 1
         ended = time.monotonic()
-        line |= {"end": stamp(time.time()), "m1": round(ended, 6), "latency_ms": round((ended - began) * 1000, 3)}
+        line["end"], line["m1"] = stamp(time.time()), round(ended, 6)
+        line["latency_ms"] = round((ended - began) * 1000, 3)
         self._sink.record(line)

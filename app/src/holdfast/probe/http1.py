@@ -25,29 +25,29 @@ class Parser:
     """One answer. ``feed`` returns it when it is complete; ``end`` when the peer has closed the connection."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = b""
         self._status = 0
         self._headers: dict[bytes, bytes] | None = None
         self._length: int | None = None
         self._chunked = False
 
     def feed(self, data: bytes) -> Answer | None:
-        self._buffer += data
+        self._buffer = self._buffer + data if self._buffer else data
         while self._headers is None:
             if not self._head():
                 return None
         if self._chunked:
-            body = _unchunk(bytes(self._buffer))
+            body = _unchunk(self._buffer)
             return None if body is None else self._answer(body)
         if self._length is None or len(self._buffer) < self._length:
             return None
-        return self._answer(bytes(self._buffer[: self._length]), exact=len(self._buffer) == self._length)
+        return self._answer(self._buffer[: self._length], exact=len(self._buffer) == self._length)
 
     def end(self) -> Answer | None:
         """An answer without a length ends with the connection; anything else that is not complete is none."""
         if self._headers is None or self._chunked or self._length is not None:
             return None
-        return self._answer(bytes(self._buffer), exact=False)
+        return self._answer(self._buffer, exact=False)
 
     def _head(self) -> bool:
         head, found, rest = self._buffer.partition(b"\r\n\r\n")
@@ -55,11 +55,11 @@ class Parser:
             if len(self._buffer) > MAX_HEAD:
                 raise BadAnswer("the head of the answer is too long")
             return False
-        first, *lines = bytes(head).split(b"\r\n")
+        first, *lines = head.split(b"\r\n")
         parts = first.split(b" ", 2)
         if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
             raise BadAnswer("not an HTTP/1 answer")
-        self._buffer = bytearray(rest)
+        self._buffer = rest
         self._status = int(parts[1])
         if 100 <= self._status < 200:  # an interim answer: the real one follows
             return bool(self._buffer)

@@ -104,6 +104,11 @@ class Report:
             self._checks[mode].add(record, self._acks.writers[record["writer"]])
 
     @property
+    def _started_with(self) -> float:
+        """CPU seconds the probe had used when the run began: starting is no part of the run."""
+        return float(self._run.get("cpu_seconds", 0.0)) if self._run else 0.0
+
+    @property
     def _began(self) -> float:
         return float(self._run["m0"]) if self._run else 0.0
 
@@ -231,7 +236,7 @@ class Report:
             "clock_jumps": self._clock_jumps,
             "longest_stall_seconds": round(max((e - s for s, e in self._stalls.merged()), default=0.0), 3),
             "unsent": dict(sorted(self._unsent.items())),
-            "cpu_share": round(cpu / length, 4) if cpu is not None and length else None,
+            "cpu_share": round((cpu - self._started_with) / length, 4) if cpu is not None and length else None,
             "max_rss_kib": end.get("max_rss_kib"),
         }
 

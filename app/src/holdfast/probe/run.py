@@ -8,7 +8,6 @@ import resource
 import secrets
 import signal
 import time
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,7 +27,6 @@ class Probe:
         self._timeout = options.access.timeout_sec
         self._layout = Layout(options.prefix, secrets.token_hex(6), Layout.registers_for(options.rate, self._timeout))
         self._requests = self._stalls = 0
-        self._tasks: set[asyncio.Task[None]] = set()
         self._reason = "duration"
 
     async def run(self) -> dict[str, Any]:
@@ -47,8 +45,9 @@ class Probe:
             loop.add_signal_handler(number, self._interrupted, schedule, number)
         try:
             await schedule.run()
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=self._timeout + 1)
+            last = time.monotonic() + self._timeout + 1
+            while any(face.in_flight for face in faces) and time.monotonic() < last:
+                await asyncio.sleep(0.02)
         finally:
             watch.stop()
             for face in faces:
@@ -66,11 +65,6 @@ class Probe:
                     count = max(1, int(options.duration_sec * rate + 0.5)) if options.duration_sec else None
                     streams.append(Stream(first + (share + phase) % 1 / rate, rate, count, start))
         return streams
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def record(self, record: dict[str, Any]) -> None:
         self._requests += 1
@@ -94,13 +88,13 @@ class Probe:
                     "duration": options.duration_sec,
                     "timeout": self._timeout,
                     "value_bytes": options.value_bytes,
+                    "cpu_seconds": _cpu_seconds(),
                     "targets": [t.as_json() for t in options.targets],
                 }
             )
         )
 
     def _end(self) -> dict[str, Any]:
-        used = resource.getrusage(resource.RUSAGE_SELF)
         end = {
             "type": "end",
             "reason": self._reason,
@@ -108,7 +102,7 @@ class Probe:
             "m1": time.monotonic(),
             "requests": self._requests,
             "stalls": self._stalls,
-            "cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
+            "cpu_seconds": _cpu_seconds(),
             "max_rss_kib": _largest_memory(),
         }
         self._out.write(encode(end))
@@ -134,6 +128,12 @@ class Probe:
     def _interrupted(self, schedule: Schedule, number: int) -> None:
         self._reason = signal.Signals(number).name
         schedule.stop()
+
+
+def _cpu_seconds() -> float:
+    """Of this process so far, user and system."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return round(used.ru_utime + used.ru_stime, 3)
 
 
 def _largest_memory() -> int | None:
