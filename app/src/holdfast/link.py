@@ -18,7 +18,7 @@ from typing import Any
 
 import hiredis
 from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection
+from redis.connection import Connection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
@@ -27,6 +27,7 @@ from redis.retry import Retry
 from .logs import LOG
 from .scripts import Script
 from .settings import Address, RedisAccess
+from .tls import TlsConnection, client_context
 
 MAX_QUEUE = 4096
 MAX_BATCH_COMMANDS = 256
@@ -255,11 +256,13 @@ class NodeLink:
             return self._connection, Failed("connect", True)
         if time.monotonic() < self._retry_at:
             return None, Failed(self._last_failure, True)
-        connection = self._new_connection()
+        connection = None
         try:
+            connection = self._new_connection()
             connection.connect()
         except (RedisError, OSError, ValueError) as problem:
-            connection.disconnect()
+            if connection is not None:
+                connection.disconnect()
             known = classify(problem)
             hung = isinstance(problem, (RedisTimeout, TimeoutError))
             self._last_failure = known.reason if known.certain else "timeout" if hung else "connect"
@@ -286,14 +289,9 @@ class NodeLink:
         }
         if not self._access.tls:
             return Connection(**options)
-        return SSLConnection(
-            **options,
-            ssl_cert_reqs="required",
-            ssl_check_hostname=True,
-            ssl_ca_certs=self._access.ca_file,
-            ssl_certfile=self._access.cert_file,
-            ssl_keyfile=self._access.key_file,
-        )
+        # Read anew for each connection: certificates are renewed while we run.
+        context = client_context(self._access.ca_file, self._access.cert_file, self._access.key_file)
+        return TlsConnection(context, **options)
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, Tls, free_port, wait_for
+from pki import authority, certificate
 
 
 def test_drain(shared: Cluster) -> None:
@@ -128,74 +129,6 @@ def test_memory_of_the_server(shared: Cluster) -> None:
         app.write(f"m{i}", "x" * 1000)
     children = subprocess.run(["ps", "-o", "rss=", "--ppid", str(app.process.pid)], capture_output=True, text=True)
     assert 0 < int(children.stdout.split()[0]) < 100 * 1024
-
-
-def openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-
-
-def certificate(root: Path, ca: Path, name: str, san: str) -> tuple[Path, Path]:
-    key, request, cert, ext = (root / f"{name}.{s}" for s in ("key", "csr", "crt", "ext"))
-    ext.write_text(
-        f"subjectAltName={san}\nbasicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
-        "extendedKeyUsage=serverAuth,clientAuth\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
-    )
-    openssl(
-        "req",
-        "-new",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-keyout",
-        str(key),
-        "-out",
-        str(request),
-        "-subj",
-        f"/CN={name}",
-    )
-    openssl(
-        "x509",
-        "-req",
-        "-in",
-        str(request),
-        "-CA",
-        str(ca.with_suffix(".crt")),
-        "-CAkey",
-        str(ca.with_suffix(".key")),
-        "-CAcreateserial",
-        "-days",
-        "2",
-        "-extfile",
-        str(ext),
-        "-out",
-        str(cert),
-    )
-    return cert, key
-
-
-def authority(root: Path, name: str) -> Path:
-    openssl(
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-        "-keyout",
-        str(root / f"{name}.key"),
-        "-out",
-        str(root / f"{name}.crt"),
-        "-subj",
-        f"/CN={name}",
-        "-addext",
-        "keyUsage=critical,keyCertSign,cRLSign",
-    )
-    return root / name
 
 
 @pytest.fixture
