@@ -10,13 +10,24 @@ description: Ansible's linear strategy, run over mitogen's connections where mit
 author: Holdfast
 """
 
+import gc
+
 from ansible.plugins.strategy.linear import StrategyModule as Linear
 
 try:
+    from ansible_mitogen import affinity
     from ansible_mitogen.strategy import StrategyMixin
 except ImportError:
     StrategyModule = Linear
 else:
+    # Mitogen pins its processes to cores; with two cores that puts Ansible, its workers and SSH all on the second.
+    affinity.policy = affinity.Policy()
 
     class StrategyModule(StrategyMixin, Linear):
         """Linear order, mitogen's transport."""
+
+        def run(self, *args, **kwargs):
+            """Runs a play. Every task forks: what is in memory by now is kept out of the children's garbage collection."""
+            gc.collect()
+            gc.freeze()
+            return super().run(*args, **kwargs)

@@ -10,6 +10,8 @@ after NOSCRIPT, which says that it did not run.
 from __future__ import annotations
 
 import queue
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from typing import Any
 
 import hiredis
 from redis.backoff import NoBackoff
-from redis.connection import Connection
+from redis.connection import Connection, SSLConnection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
@@ -27,7 +29,7 @@ from redis.retry import Retry
 from .logs import LOG
 from .scripts import Script
 from .settings import Address, RedisAccess
-from .tls import TlsConnection, client_context
+from .tls import TlsSocket, client_context
 
 MAX_QUEUE = 4096
 MAX_BATCH_COMMANDS = 256
@@ -106,6 +108,17 @@ def classify(problem: Exception) -> Failed:
     if code in _CERTAIN:
         return Failed(code.lower(), True)
     return Failed("script_error" if isinstance(problem, (ResponseError, hiredis.ReplyError)) else "protocol", False)
+
+
+class TlsConnection(SSLConnection):
+    """redis-py's TLS connection on a ``TlsSocket``. ``context`` verifies the node and presents our certificate."""
+
+    def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(**options)
+        self._context = context
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> TlsSocket:
+        return TlsSocket(sock, self._context, self.host)
 
 
 class NodeLink:

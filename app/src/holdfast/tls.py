@@ -13,8 +13,6 @@ import ssl
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from redis.connection import SSLConnection
-
 RECEIVE_BYTES = 65536
 #: A TLS record holds 16 KiB; more at once only makes the copies larger.
 SEND_BYTES = 65536
@@ -89,17 +87,6 @@ class TlsSocket:
     def _flush(self) -> None:
         if self._outgoing.pending:
             self._socket.sendall(self._outgoing.read())
-
-
-class TlsConnection(SSLConnection):
-    """redis-py's TLS connection on a ``TlsSocket``. ``context`` verifies the node and presents our certificate."""
-
-    def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
-        super().__init__(**options)
-        self._context = context
-
-    def _wrap_socket_with_ssl(self, sock: socket.socket) -> TlsSocket:
-        return TlsSocket(sock, self._context, self.host)
 
 
 def client_context(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:

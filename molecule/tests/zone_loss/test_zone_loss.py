@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import time
 import uuid
 
@@ -79,16 +80,27 @@ def test_lab_command_makes_a_lost_host_anew_and_heals_its_node(lab):
     assert seconds < 240
 
 
+def yardstick() -> float:
+    """Seconds that a fixed piece of work takes on two cores of this machine now; 3 to 4 where the README's figures come from."""
+    work = [sys.executable, "-c", "s = 0\nfor i in range(30_000_000): s += i"]
+    started = time.monotonic()
+    for process in [subprocess.Popen(work) for _ in range(2)]:
+        process.wait()
+    return time.monotonic() - started
+
+
 def test_lab_command_on_a_lab_that_is_up_changes_nothing(lab):
-    """In under 90 seconds; the better of two runs counts, because other work on the machine is not bin/lab's."""
-    seconds = []
+    """In under 90 seconds of a machine as fast as the README's: 30 yardsticks, taken before and after. The better of two runs counts."""
+    runs, before = [], yardstick()
     for _ in range(2):
         started = time.monotonic()
         done = subprocess.run([ROOT / "bin" / "lab"], cwd=ROOT, env=USERS_ENVIRONMENT, capture_output=True, text=True)
-        seconds.append(time.monotonic() - started)
+        seconds, after = time.monotonic() - started, yardstick()
         assert done.returncode == 0, done.stdout[-3000:]
         assert "changed=0" in done.stdout
-        if seconds[-1] < 90:
+        runs.append((seconds / ((before + after) / 2), seconds))
+        before = after
+        if runs[-1][0] < 30:
             break
-    print(f"bin/lab on a lab that is up: {', '.join(f'{s:.0f} s' for s in seconds)}")
-    assert min(seconds) < 90
+    print("bin/lab on a lab that is up:", ", ".join(f"{seconds:.0f} s, {ratio:.1f} yardsticks" for ratio, seconds in runs))
+    assert min(runs)[0] < 30, runs
