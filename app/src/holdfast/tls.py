@@ -1,9 +1,9 @@
 """TLS to a node, over memory buffers instead of OpenSSL's own socket I/O.
 
-OpenSSL notes errors per thread, and Python's ssl module does not clear that note before it reads or writes. Greenlets
-share a thread, so one node that breaks its connection would make every other connection fail too (CPython issue
-148594; seen with Python 3.13 and OpenSSL 3.5). With memory buffers OpenSSL does no I/O and so never notes an I/O error;
-asyncio works the same way.
+OpenSSL notes errors per thread, and Python's ssl module does not clear that note before it reads or writes
+(python/cpython#148594; seen with Python 3.13 and OpenSSL 3.5). Greenlets share a thread, so one node that breaks its
+connection would make every other connection fail too. With memory buffers OpenSSL does no I/O and so never notes an I/O
+error; asyncio works the same way.
 """
 
 from __future__ import annotations
