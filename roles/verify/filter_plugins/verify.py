@@ -1,0 +1,78 @@
+"""Filters of the checklist: many hosts' items become one verdict each, and the verdicts a table."""
+
+SECTIONS = ("Security", "Configuration", "Monitoring", "Data persistence", "High availability")
+
+
+def verdicts(looks: list[dict], *more: dict) -> list[dict]:
+    """`looks`: {host, items}, items with section, item, passed, evidence. An item passes when it passes for every host that has it."""
+    merged: dict[tuple[str, str], list[tuple[str, dict]]] = {}
+    for look in [*looks, *more]:
+        for entry in look["items"]:
+            merged.setdefault((entry["section"], entry["item"]), []).append((look["host"], entry))
+    rows = []
+    for (section, item), entries in merged.items():
+        failed = [(host, entry) for host, entry in entries if not entry["passed"]]
+        rows.append(
+            {
+                "section": section,
+                "item": item,
+                "verdict": "FAIL" if failed else "PASS",
+                "evidence": _evidence(failed or entries),
+            }
+        )
+    return sorted(rows, key=lambda row: SECTIONS.index(row["section"]))
+
+
+def _evidence(entries: list[tuple[str, dict]]) -> dict[str, str]:
+    """Host -> what it says; a host may have an item several times."""
+    said: dict[str, str] = {}
+    for host, entry in entries:
+        said[host] = f"{said[host]}; {entry['evidence']}" if host in said else entry["evidence"]
+    return said
+
+
+def verdict_table(rows: list[dict], width: int = 100) -> list[str]:
+    """The rows as lines of text: section, verdict, item, then the evidence, once for hosts that say the same."""
+    lines = []
+    for number, row in enumerate(rows):
+        if number == 0 or rows[number - 1]["section"] != row["section"]:
+            lines += ["", row["section"]]
+        lines.append(f"  {row['verdict']}  {row['item']}")
+        said: dict[str, list[str]] = {}
+        for host, evidence in row["evidence"].items():
+            said.setdefault(evidence, []).append(host)
+        shown = list(said.items())[: None if row["verdict"] == "FAIL" else 2]
+        lines += [f"        {', '.join(hosts)}: {evidence}"[: width * 3] for evidence, hosts in shown]
+        if len(shown) < len(said):
+            lines.append(f"        and {len(said) - len(shown)} more")
+    failed = sum(row["verdict"] == "FAIL" for row in rows)
+    return [*lines, "", f"{len(rows) - failed} passed, {failed} failed"]
+
+
+def host_look(variables: dict) -> dict:
+    """What the role recorded on a host, as a look; a host that was not reached fails one item."""
+    unreached = {"section": "High availability", "item": "Every host answers", "passed": False, "evidence": "not reached"}
+    return {"host": variables["inventory_hostname"], "items": variables.get("__verify_items", [unreached])}
+
+
+def image_item(result: dict) -> dict:
+    """An item from what images/files/inspect.sh printed about one image."""
+    name, lines = result["item"]["key"], result.get("stdout_lines") or []
+    pending = [line.split("\t")[1] for line in lines if line.startswith("pending\t")]
+    packages = sum(line.startswith("deb\t") for line in lines)
+    evidence = f"{name}: {packages} packages, " + (f"updates pending for {', '.join(pending)}" if pending else "no security update pending")
+    if result["rc"] != 0:
+        evidence = f"{name}: could not be checked: {result['stderr'][-200:]}"
+    return {
+        "section": "Security",
+        "item": "Images have no pending security update",
+        "passed": result["rc"] == 0 and not pending,
+        "evidence": evidence,
+    }
+
+
+class FilterModule:
+    """Ansible's way to find the filters."""
+
+    def filters(self) -> dict:
+        return {"verdicts": verdicts, "verdict_table": verdict_table, "host_look": host_look, "image_item": image_item}
