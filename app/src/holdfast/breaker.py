@@ -94,9 +94,12 @@ class Breaker:
             self.release(now)
 
     def record(self, ok: bool, now: float, reason: str | None = None) -> None:
-        """The outcome of an ordinary call that was sent while CLOSED."""
+        """The outcome of an ordinary call that was sent while CLOSED.
+
+        ``ok`` with a ``reason``: the node is well but refused this one call, which says nothing against the next.
+        """
         with self._lock:
-            if not ok:
+            if reason is not None:
                 self._last_failure = reason
             if self._state is not State.CLOSED:
                 return

@@ -15,7 +15,18 @@ from typing import Any
 
 from . import auth, limits
 from .ap_service import require_found
-from .errors import BadKey, BadRequest, BadValue, Internal, NotFound, ServiceError, TooLarge, Unauthorized
+from .errors import (
+    BadKey,
+    BadRequest,
+    BadValue,
+    Internal,
+    NoQuorum,
+    NotFound,
+    ServiceError,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
 from .keys import decode_body_value, decode_key, decode_path_value
 from .logs import LOG
 from .runtime import Runtime
@@ -68,16 +79,24 @@ class _Noted:
     version: str | None = None
 
 
-class _Slots:
-    """At most ``count`` holders at once, others wait. threading's own semaphores are slow under gevent."""
+class _Busy(Exception):
+    """No slot came free in time, so nothing was begun."""
 
-    def __init__(self, count: int) -> None:
+
+class _Slots:
+    """At most ``count`` holders at once, others wait ``seconds``. threading's own semaphores are slow under gevent."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self._seconds = seconds
         self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(count):
             self._free.put(None)
 
     def __enter__(self) -> None:
-        self._free.get()
+        try:
+            self._free.get(timeout=self._seconds)
+        except queue.Empty:
+            raise _Busy from None
 
     def __exit__(self, *_exc: object) -> None:
         self._free.put(None)
@@ -88,7 +107,8 @@ class Core:
         self._runtime, self._tokens, self._check = runtime, tokens, check
         settings = runtime.settings
         self._mode, self._max = settings.mode, settings.max_value_bytes
-        self._slots, self._large = _Slots(settings.requests_at_once), _Slots(LARGE_AT_ONCE)
+        wait = settings.network_timeout_sec
+        self._slots, self._large = _Slots(settings.requests_at_once, wait), _Slots(LARGE_AT_ONCE, wait)
 
     def answer(self, asked: Asked) -> Answered:
         """Never raises: whatever goes wrong becomes an answer of the contract."""
@@ -100,6 +120,9 @@ class Core:
             answered = Answered(200, headers, (_json(fields) + "\n").encode())
         except ServiceError as error:
             code, answered = error.code, failed(self._mode, error)
+        except _Busy:
+            busy = (NoQuorum if self._mode == "cp" else Unavailable)("too many requests at once; nothing was sent")
+            code, answered = busy.code, failed(self._mode, busy)
         except Exception as problem:
             LOG.error("UNEXPECTED_ERROR", exc_info=problem, extra={"fields": {"endpoint": asked.operation}})
             unexpected = Internal("unexpected error; the log has it under UNEXPECTED_ERROR")

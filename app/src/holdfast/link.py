@@ -32,6 +32,9 @@ from .settings import Address, RedisAccess
 from .tls import TlsSocket, client_context
 
 MAX_QUEUE = 4096
+#: Bytes of large commands that may wait for one node; a node that hangs must not fill the process's memory.
+MAX_QUEUE_BYTES = 32 * 1024 * 1024
+LARGE_COMMAND = 65536
 MAX_BATCH_COMMANDS = 256
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 RECEIVE_BYTES = 262144
@@ -79,6 +82,11 @@ class Command:
     script: Script | None
     deadline: float
     done: Done
+    large: int = 0
+
+    def __post_init__(self) -> None:
+        size = sum(len(arg) for arg in self.args if isinstance(arg, (str, bytes)))
+        self.large = size if size > LARGE_COMMAND else 0
 
 
 def script_command(script: Script, keys: list[str], args: list[Any], deadline: float, done: Done) -> Command:
@@ -136,6 +144,7 @@ class NodeLink:
         self._address, self._access, self._timeout = address, access, timeout_sec
         self._on_connect = on_connect
         self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._waiting, self._waiting_lock = 0, threading.Lock()
         self._stopped = False
         self._connection: Connection | None = None
         self._replies = hiredis.Reader()
@@ -152,12 +161,25 @@ class NodeLink:
 
     def submit(self, command: Command) -> None:
         """Queue a command; never blocks. ``done`` is called exactly once, from this link's thread or from here."""
-        if self._stopped or self._queue.qsize() >= MAX_QUEUE:
+        if self._stopped or self._queue.qsize() >= MAX_QUEUE or not self._has_room(command):
             command.done(Failed("queue_full", True))
             return
         self._queue.put(command)
         if self._stopped and not self._thread.is_alive():
             self._refuse_queued()
+
+    def _has_room(self, command: Command) -> bool:
+        if command.large:
+            with self._waiting_lock:
+                if self._waiting + command.large > MAX_QUEUE_BYTES:
+                    return False
+                self._waiting += command.large
+        return True
+
+    def _leaves(self, command: Command) -> None:
+        if command.large:
+            with self._waiting_lock:
+                self._waiting -= command.large
 
     def _run(self) -> None:
         going = True
@@ -175,6 +197,7 @@ class NodeLink:
             except queue.Empty:
                 return
             if command is not None:
+                self._leaves(command)
                 command.done(Failed("queue_full", True))
 
     def _take(self) -> tuple[list[Command], list[bytes], bool]:
@@ -185,18 +208,29 @@ class NodeLink:
         try:
             command = self._queue.get()
             while command is not None:
+                self._leaves(command)
                 if command.deadline <= time.monotonic():
                     command.done(Failed("timeout", True))
-                else:
-                    packed.append(hiredis.pack_command(command.args))
+                elif (data := self._packed(command)) is not None:
+                    packed.append(data)
                     batch.append(command)
-                    size += len(packed[-1])
+                    size += len(data)
                 if len(batch) >= MAX_BATCH_COMMANDS or size >= MAX_BATCH_BYTES:
                     break
                 command = self._queue.get_nowait()
         except queue.Empty:
             return batch, packed, True
         return batch, packed, command is not None
+
+    def _packed(self, command: Command) -> bytes | None:
+        """What is sent; None if it cannot be packed, and then the command has failed."""
+        try:
+            data: bytes = hiredis.pack_command(command.args)
+            return data
+        except Exception:  # this thread must live on whatever happens
+            LOG.exception("LINK_ERROR", extra={"fields": {"node": self.name}})
+            command.done(Failed("protocol", True))
+            return None
 
     def _exchange(self, batch: list[Command], packed: list[bytes]) -> None:
         connection, failure = self._connected()
@@ -218,6 +252,9 @@ class NodeLink:
         unknown: list[tuple[Command, Script]] = []
         live = batch
         try:
+            # Before, the socket has what was left of the time of the batch before this one.
+            wire: Any = connection._sock
+            wire.settimeout(max(0.01, latest - time.monotonic()))
             connection.send_packed_command([b"".join(packed)], check_health=False)
             for command in live:
                 outcome = self._receive(connection, latest)
@@ -273,7 +310,7 @@ class NodeLink:
         try:
             connection = self._new_connection()
             connection.connect()
-        except (RedisError, OSError, ValueError) as problem:
+        except Exception as problem:  # whatever it is, the node is not reached and this thread goes on
             if connection is not None:
                 connection.disconnect()
             known = classify(problem)

@@ -115,8 +115,9 @@ class Nodes:
             return
 
         def finish(outcome: Answer | Failed) -> None:
-            ok = isinstance(outcome, Answer)
-            breaker.record(ok, time.monotonic(), None if ok else outcome.reason)  # type: ignore[union-attr]
+            reason = outcome.reason if isinstance(outcome, Failed) else None
+            # A node without room for a write still answers reads, which its breaker must not keep away.
+            breaker.record(reason in (None, "oom"), time.monotonic(), reason)
             result = interpret(outcome)
             if isinstance(result, Refused):
                 self.learn(node, result.guard)

@@ -204,7 +204,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
             # Time for the body, then for the nodes, then for the answer to be taken.
             connection.until = time.monotonic() + 2 * REQUEST_SEC + self.app.settings.network_timeout_sec
             self.handle_request(name, request, connection.socket, addr)
-            if not parser.finish_body():
+            # A request that was refused may have a body nobody wanted; a client that goes on sending it is cut off.
+            if not parser.finish_body(time.monotonic() + 1.0, 2 * self.app.settings.max_value_bytes):
+                _let_finish(connection.socket)
                 return b"", False
         except (StopIteration, http_errors.NoMoreData):
             return b"", False
@@ -241,14 +243,18 @@ class Worker(GeventWorker):  # type: ignore[misc]
         )
         try:
             client.sendall(head.encode() + body)
-            client.shutdown(socket.SHUT_WR)
-            # A client that is still sending would take the reset for the answer: let it finish, within bounds.
-            with gevent.Timeout(1.0, False):
-                for _ in range(64):
-                    if not client.recv(65536):
-                        break
+            _let_finish(client)
         except OSError:
             logs.event(logs.LOG, logging.DEBUG, "CLIENT_GONE")
+
+
+def _let_finish(client: Any) -> None:
+    """A client that is still sending would take the reset for the answer: let it finish, within bounds."""
+    client.shutdown(socket.SHUT_WR)
+    with gevent.Timeout(1.0, False):
+        for _ in range(64):
+            if not client.recv(65536):
+                break
 
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase.upper()}\r\n".encode() for s in HTTPStatus}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -50,9 +51,14 @@ class TlsSocket:
         return len(data)
 
     def sendall(self, data: bytes) -> None:
-        view = memoryview(data)
+        """The timeout is one for all of ``data``, however slowly it is taken."""
+        view, seconds = memoryview(data), self._socket.gettimeout()
+        end = None if seconds is None else time.monotonic() + seconds
         for start in range(0, len(view), SEND_BYTES):
+            if end is not None and start:
+                self._socket.settimeout(max(0.001, end - time.monotonic()))
             self._write(view[start : start + SEND_BYTES])
+        self._socket.settimeout(seconds)
 
     def _write(self, part: memoryview) -> None:
         while part:
