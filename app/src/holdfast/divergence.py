@@ -26,6 +26,8 @@ HASH_HEX = 16
 LAG_MS = 10_000
 #: What an origin has not delivered for this long is taken from whoever holds it.
 STALLED_MS = 60_000
+#: A cycle is over, and nodes' clocks agree, to within this.
+COLLECTION_SLACK_MS = 600_000
 _PACKED = struct.Struct(f">Q{BUCKETS}Q")
 
 
@@ -91,6 +93,15 @@ class Sum:
 def cutoff_ms(cycle: int, period_ms: int, lag_ms: int = LAG_MS) -> int:
     """The youngest version, in ms since the epoch, that the cycle's digests cover."""
     return cycle * period_ms - lag_ms
+
+
+def collected_ms(cycle: int, period_ms: int, grace_ms: int) -> int:
+    """The youngest tombstone, in ms since the epoch, that the cycle's digests leave out.
+
+    Nodes remove a tombstone at different moments once it is older than the grace (ap_collect.py), perhaps while the
+    cycle lasts. The collector itself sends those that are left out to nodes that lack them.
+    """
+    return cycle * period_ms - grace_ms + min(grace_ms // 2, COLLECTION_SLACK_MS)
 
 
 def next_cycle(now_ms: int, period_ms: int, last: int, took_ms: int) -> int | None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import divergence, scripts
+from .ap_marks import Marks
 from .ap_service import parse_peers
 from .divergence import Digest
 from .guard import MEMBER, Guard
@@ -41,6 +42,7 @@ class DivergenceCheck:
     def __init__(self, settings: Settings, nodes: Nodes, metrics: Metrics, lag_ms: int = divergence.LAG_MS) -> None:
         self._settings, self._nodes, self._local, self._lag = settings, nodes, settings.local_node, lag_ms
         self._period_ms = int(settings.divergence_check_sec * 1000)
+        self._grace_ms = int(settings.tombstone_grace_sec * 1000)
         self._timeout = max(2.0, settings.network_timeout_sec * 3)
         self._others = tuple(n for n in nodes.names if n != self._local)
         self._stop, self._held = threading.Event(), threading.Event()
@@ -165,6 +167,9 @@ class DivergenceCheck:
 
     def _take(self, other: str, ours: Guard, keys: list[bytes]) -> int:
         """Merge the other node's present entries of ``keys`` here. Returns how many changed something."""
+        mine, theirs = self._marks(self._local), self._marks(other)
+        if theirs.before(mine):
+            raise Broken(f"{other} has data from before a collection: run holdfast repair {other} --suspect")
         taken, at, chunk = 0, 0, 8
         while at < len(keys):
             part = keys[at : at + chunk]
@@ -174,7 +179,7 @@ class DivergenceCheck:
                 *ours.expectation(),
                 other,
                 "*",
-                "",
+                mine.mark,
                 self._settings.max_clock_drift_ms,
             ]
             rows = [(k, *flat[i * 3 : i * 3 + 3], b"") for i, k in enumerate(part) if flat[i * 3]]
@@ -182,11 +187,19 @@ class DivergenceCheck:
             for row in rows:
                 args += row
             places = [scripts.GUARD, scripts.PEERS, scripts.AP_STATE, scripts.PARKED, *(b"ap:" + r[0] for r in rows)]
-            taken += self._ask(self._local, scripts.AP_APPLY, places, args)[0]
+            reply = self._ask(self._local, scripts.AP_APPLY, places, args)
+            if reply[0] == b"MARK":
+                raise Broken("tombstones were collected meanwhile")
+            taken += reply[0]
             size = sum(len(f) for f in flat)
             chunk = max(1, chunk // 2) if size > VALUE_BYTES else min(200, chunk * 2)
             self._rest(0.02)
         return taken
+
+    def _marks(self, node: str) -> Marks:
+        fields, *marks = self._ask(node, scripts.AP_MARKS, [scripts.GUARD, scripts.AP_STATE], [])
+        self._admit(node, fields)
+        return Marks.parse(marks)
 
     def _some(self, node: str, keys: list[bytes], values: bool) -> list[bytes]:
         places = [scripts.GUARD, *(b"ap:" + k for k in keys)]
@@ -198,10 +211,11 @@ class DivergenceCheck:
     def _pages(self, node: str, guard: Guard, cycle: int, wanted: str) -> Iterator[Any]:
         """Every page of one scan of ``node``, with rests. Raises Broken when it is no longer the same history."""
         youngest = f"{max(0, divergence.cutoff_ms(cycle, self._period_ms, self._lag)):012x}"
+        collected = f"{max(0, divergence.collected_ms(cycle, self._period_ms, self._grace_ms)):012x}"
         cursor, run_id = b"0", b""
         while True:
             fields, cursor, page, server = self._ask(
-                node, scripts.AP_DIGEST, [scripts.GUARD], [cursor, PAGE_KEYS, youngest, wanted]
+                node, scripts.AP_DIGEST, [scripts.GUARD], [cursor, PAGE_KEYS, youngest, wanted, collected]
             )
             if self._admit(node, fields) != guard or run_id not in (b"", server):
                 raise Broken("its guard changed, or it was restarted, during the scan")

@@ -81,6 +81,10 @@ class Metrics:
         """A gauge with the label ``node``, computed when it is scraped."""
         self._computed.register(_Computed(name, text, ["node"], lambda: {(n,): v for n, v in read().items()}))
 
+    def per_label(self, label: str, name: str, text: str, read: Callable[[], dict[str, float]]) -> None:
+        """A gauge with one label, computed when it is scraped."""
+        self._computed.register(_Computed(name, text, [label], lambda: {(n,): v for n, v in read().items()}))
+
     def worst_per_node(self, name: str, text: str, read: Callable[[], dict[str, float]]) -> None:
         """A gauge with the label ``node``: the largest of all living workers, each as of its last ``publish``."""
         self._worst.append((Gauge(name, text, ["node"], registry=self.registry, multiprocess_mode="livemax"), read))

@@ -5,6 +5,10 @@ still on its way is refused there: what the healed node does not find now, nobod
 copy, so that the zone's replicator goes on from there. The outbox needs nothing: the node has a fresh incarnation, so
 its peers merge it in full. A node that cannot be read now is left to the replicator, which merges it in full as well,
 because the healed node's positions were forgotten when it became *recovering*.
+
+Data from before a collection of tombstones (ap_collect.py) first loses what is at or below the others' floor: the others
+have it, or something newer, or collected it. Only when everything is merged does the node get the others' marks, so that
+a repair that was killed leaves a node that nobody takes for complete.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import scripts
+from .ap_marks import Marks, highest
 from .guard import Guard
 from .link import Answer
 from .multiprimary import Position
@@ -30,16 +35,52 @@ class ApMerge:
 
     def __init__(self, nodes: RepairNodes, target: str, guard: Guard, max_drift_ms: int) -> None:
         self._nodes, self._target, self._guard, self._drift = nodes, target, guard, max_drift_ms
+        self._seen = Marks()
+        self._mark, self._record = 0, ""
+
+    def purge(self, origins: list[str]) -> int:
+        """Remove from the target what was collected elsewhere. Returns the number of entries. Raises Unread."""
+        mine = self._marks(self._target)
+        found = [mine]
+        for origin in origins:
+            try:
+                found.append(self._marks(origin))
+            except Unread:  # merge() says so
+                continue
+        self._mark, self._seen = mine.mark, highest(found)
+        removed, cursor, run_id = 0, b"0", b""
+        if mine.before(self._seen):
+            self._record = str(Position(f"{self._guard.incarnation}-purged", 0, None))
+        while mine.before(self._seen):
+            args = [*self._guard.expectation(self._guard.state), cursor, 200, self._seen.floor, self._record, *origins]
+            cursor, gone, server = self._ask(
+                self._target, scripts.REPAIR_AP_PURGE, [scripts.GUARD, scripts.PARKED, scripts.PEERS], args
+            )
+            if run_id not in (b"", server):
+                raise Unread(f"{self._target} was restarted meanwhile; run this again")
+            run_id, removed = server, removed + gone
+            if cursor == b"0":
+                break
+        return removed
+
+    def settle(self) -> None:
+        """After the merges: the others' marks, floor and clock. Raises Unread."""
+        args = [*self._guard.expectation(self._guard.state), self._seen.mark, self._seen.done, self._seen.floor]
+        self._ask(self._target, scripts.REPAIR_AP_MARKS, [scripts.GUARD, scripts.AP_STATE], args)
 
     def merge(self, origin: str, progress: Callable[[int], None]) -> int:
         """Copy all of ``origin``; returns the number of entries looked at. Raises Unread."""
         theirs = self._close(origin)
+        if self._marks(origin).before(self._seen):
+            raise Unread("its data is from before a collection: repair it first")
         now = int(self._ask(self._target, scripts.AP_STATUS, _STATUS_KEYS, [])[1])
         head = self._ask(origin, scripts.AP_PULL, _PULL_KEYS, [0, 0, 0, self._target])[1]
         merged = self._copy(origin, theirs, scripts.AP_PARKED, [scripts.GUARD, scripts.PARKED], progress, 0)
         merged = self._copy(origin, theirs, scripts.AP_SCAN, [scripts.GUARD], progress, merged)
         # A moved cursor means that the zone's replicator has merged this origin already.
-        self._apply(self._target, self._guard, origin, "", str(Position(theirs.incarnation, int(head), now)), [])
+        self._apply(
+            self._target, self._guard, origin, self._record, str(Position(theirs.incarnation, int(head), now)), []
+        )
         return merged
 
     def _close(self, origin: str) -> Guard:
@@ -53,6 +94,9 @@ class ApMerge:
             if self._apply(origin, theirs, self._target, held, closed, []):
                 return theirs
         raise Unread("its position kept moving")
+
+    def _marks(self, node: str) -> Marks:
+        return Marks.parse(self._ask(node, scripts.AP_MARKS, [scripts.GUARD, scripts.AP_STATE], [])[1:])
 
     def _copy(
         self,
@@ -71,7 +115,7 @@ class ApMerge:
                 raise Unread("it changed or was restarted meanwhile")
             run_id = server
             rows = [(*flat[i : i + 4], b"") for i in range(0, len(flat), 4)]
-            self._apply(self._target, self._guard, origin, "*", "", rows)
+            self._apply(self._target, self._guard, origin, "*", str(self._mark), rows)
             merged += len(rows)
             progress(merged)
             size = sum(len(f) for f in flat)

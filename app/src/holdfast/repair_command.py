@@ -104,9 +104,14 @@ class RepairCommand:
 
     def _merge_ap(self, target: str, guard: Guard, seen: dict[str, Seen]) -> None:
         merge = ApMerge(self._nodes, target, guard, self._settings.max_clock_drift_ms)
-        for origin in self._names:
-            if origin == target or origin not in seen:
-                continue
+        origins = [n for n in self._names if n != target and n in seen]
+        try:
+            removed = merge.purge(origins)
+        except Unread as why:
+            raise Stopped(Code.UNREACHABLE, f"{why}; run this again") from None
+        if removed:
+            self._lines.say("REPAIR_AP_PURGED", node=target, entries=removed)
+        for origin in origins:
             try:
                 count = merge.merge(origin, lambda n, o=origin: self._progress(target)("ap", o, n, n))  # type: ignore[misc]
                 self._lines.say("REPAIR_AP_MERGED", node=target, origin=origin, entries=count)
@@ -118,6 +123,10 @@ class RepairCommand:
                     why=str(why),
                     then="the zone's `holdfast replicate` merges it",
                 )
+        try:
+            merge.settle()
+        except Unread as why:
+            raise Stopped(Code.UNREACHABLE, f"{why}; run this again") from None
 
     def _progress(self, target: str) -> Any:
         return lambda phase, source, looked, copied: self._lines.progress(target, phase, source, looked, copied)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import scripts
+from .ap_marks import Marks
+from .ap_tombstones import ApTombstoneCollector
 from .audit import Audit
 from .divergence_check import DivergenceCheck
 from .guard import MEMBER, RECOVERING, Guard
@@ -157,15 +159,17 @@ class Puller:
         args = [*guard.expectation(*_ADMITTED), self.origin, expected, str(position), self._drift, batch]
         return self._note(self._ask(self._local, scripts.AP_REPLAY, keys, args))
 
-    def _apply(self, guard: Guard, expected: str, position: Position | None, rows: Sequence[tuple[bytes, ...]]) -> None:
-        """Apply ``rows`` (key, version, kind, value, prev); ``position`` None: a page of a full merge."""
+    def _apply(
+        self, guard: Guard, expected: str, position: Position | None, rows: Sequence[tuple[bytes, ...]], mark: int = 0
+    ) -> None:
+        """Apply ``rows`` (key, version, kind, value, prev); no ``position``: a page of a full merge under ``mark``."""
         keys: list[Any] = [scripts.GUARD, scripts.PEERS, scripts.AP_STATE, scripts.PARKED]
         keys += [b"ap:" + row[0] for row in rows]
         args: list[Any] = [
             *guard.expectation(*_ADMITTED),
             self.origin,
             "*" if position is None else expected,
-            str(position or ""),
+            str(mark if position is None else position),
             self._drift,
             len(rows),
         ]
@@ -177,6 +181,8 @@ class Puller:
         """Count what an apply did; returns the local node's clock in ms."""
         if reply[0] == b"CURSOR":
             raise Skip("another replicator moved the cursor")
+        if reply[0] == b"MARK":
+            raise Skip("tombstones were collected during the full merge: it begins anew")
         applied, lost, parked, now, losers = reply
         self._counters.applied.labels(self.origin).inc(applied)
         self._counters.lost.labels(self.origin).inc(lost)
@@ -191,14 +197,32 @@ class Puller:
     def _full_merge(self, local: _Local, raw: str, pulled: _Pulled, held: threading.Event) -> None:
         """Cursor first, then a copy of everything by last-writer-wins, parked entries too; then on from that cursor."""
         event(LOG, 30 if raw else 20, "FULL_MERGE_STARTED", origin=self.origin, cursor=raw, head=pulled.head)
-        merged = self._copy(local, raw, pulled, held, scripts.AP_PARKED, [scripts.GUARD, scripts.PARKED])
-        merged += self._copy(local, raw, pulled, held, scripts.AP_SCAN, [scripts.GUARD])
+        mark = self._mark()
+        merged = self._copy(local, raw, pulled, held, scripts.AP_PARKED, [scripts.GUARD, scripts.PARKED], mark)
+        merged += self._copy(local, raw, pulled, held, scripts.AP_SCAN, [scripts.GUARD], mark)
         self._apply(local.guard, raw, Position(pulled.guard.incarnation, pulled.head, pulled.asked_ms), [])
         self._counters.merges.labels(self.origin).inc()
         event(LOG, 20, "FULL_MERGE_FINISHED", origin=self.origin, entries=merged)
 
+    def _mark(self) -> int:
+        """The local node's mark, before anything is read from the origin. Skip: the origin's data is too old."""
+        ours, theirs = (
+            Marks.parse(self._ask(n, scripts.AP_MARKS, [scripts.GUARD, scripts.AP_STATE], [])[1:])
+            for n in (self._local, self.origin)
+        )
+        if theirs.before(ours):
+            raise Skip(f"{self.origin} has data from before a collection: run holdfast repair {self.origin} --suspect")
+        return ours.mark
+
     def _copy(
-        self, local: _Local, raw: str, pulled: _Pulled, held: threading.Event, script: scripts.Script, keys: list[Any]
+        self,
+        local: _Local,
+        raw: str,
+        pulled: _Pulled,
+        held: threading.Event,
+        script: scripts.Script,
+        keys: list[Any],
+        mark: int,
     ) -> int:
         cursor, count, merged, run_id = b"0", 200, 0, b""
         while True:
@@ -208,7 +232,7 @@ class Puller:
             run_id = server
             rows = [(*flat[i : i + 4], b"") for i in range(0, len(flat), 4)]
             if rows:
-                self._apply(local.guard, raw, None, rows)
+                self._apply(local.guard, raw, None, rows, mark)
                 merged += len(rows)
             size = sum(len(f) for f in flat)
             count = max(8, count // 2) if size > PAGE_BYTES else min(1000, count * 2)
@@ -248,7 +272,14 @@ class Replicator:
         self._held = threading.Event()
         self._stop = threading.Event()
         collector = TombstoneCollector(settings, nodes, metrics, self._held, self._stop)
-        self._threads = [collector.thread, threading.Thread(target=self._keep_house, name="house", daemon=True)] + [
+        ap_collector = ApTombstoneCollector(
+            settings, nodes, metrics, collector.collected, self._owner, self._held, self._stop
+        )
+        self._threads = [
+            collector.thread,
+            ap_collector.thread,
+            threading.Thread(target=self._keep_house, name="house", daemon=True),
+        ] + [
             threading.Thread(target=self._pull, args=(p,), name=f"pull-{p.origin}", daemon=True) for p in self._pullers
         ]
         check = DivergenceCheck(settings, nodes, metrics)

@@ -50,6 +50,11 @@ AP_FUTURE = load("ap_future")
 AP_RESTAMP = load("ap_restamp")
 AP_UNPARK = load("ap_unpark")
 AP_TRIM = load("ap_trim")
+AP_MARKS = load("ap_marks")
+AP_COLLECT_SCAN = load("ap_collect_scan")
+AP_COLLECT_LOOK = load("ap_collect_look")
+AP_COLLECT_MARK = load("ap_collect_mark")
+AP_COLLECT_DROP = load("ap_collect_drop")
 CLOCK_READ = load("clock_read")
 LEASE = load("lease")
 LIMIT_COUNT = load("limit_count")
@@ -59,6 +64,8 @@ REPAIR_FLOOR = load("repair_floor")
 REPAIR_LOOK = load("repair_look")
 REPAIR_MOVE = load("repair_move")
 REPAIR_PAGE = load("repair_page")
+REPAIR_AP_PURGE = load("repair_ap_purge")
+REPAIR_AP_MARKS = load("repair_ap_marks")
 
 # Every key Holdfast uses. The ACL of the user `service` allows these patterns and nothing else.
 GUARD = "holdfast:guard"
@@ -68,6 +75,7 @@ PEERS = "holdfast:peers"
 PARKED = "holdfast:parked"
 DIGESTS = "holdfast:digest"
 LEASE_KEY = "holdfast:lease"
+COLLECTOR_KEY = "holdfast:collector"
 CP_STATE = "holdfast:cp"
 
 

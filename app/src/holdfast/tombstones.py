@@ -54,8 +54,8 @@ class TombstoneCollector:
         self._timeout = max(2.0, settings.network_timeout_sec * 3)
         self._pause = min(SCAN_PAUSE_SEC, max(0.5, settings.tombstone_grace_sec / 4))
         self._nodes, self._held, self._stop = nodes, held, stop
-        self._collected = metrics.counter(
-            "tombstones_collected_total", "Tombstones removed from all nodes.", {"mode": ("cp",)}
+        self.collected = metrics.counter(
+            "tombstones_collected_total", "Tombstones removed from all nodes.", {"mode": ("cp", "ap")}
         )
         self._waiting = metrics.gauge("tombstones_waiting", "CP tombstones on the zone's node, as of the last scan.")
         self._in_the_way, self._since, self._seen = "", 0.0, float("-inf")
@@ -107,7 +107,7 @@ class TombstoneCollector:
         if result.busy:
             self._stale(result.busy)
         if result.count:
-            self._collected.labels("cp").inc(result.count)
+            self.collected.labels("cp").inc(result.count)
             event(LOG, 20, "TOMBSTONES_COLLECTED", mode="cp", count=result.count)
         if result.why and result.why != self._why:
             event(LOG, 20, "TOMBSTONES_WAIT", mode="cp", count=len(rows), why=result.why)
