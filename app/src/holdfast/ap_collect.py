@@ -178,9 +178,8 @@ def collect(
         if attempt == LOOKS:
             return Collected(0, Reason.LAG, late)
         told = yield [(n, Look(g, (), LOOK_REST_SEC)) for n, g in members.items()]
-        looks = {n: t for n, t in zip(members, told, strict=True) if isinstance(t, Looked)}
-        if len(looks) < enough:
-            return _silent(members, told)
+        # A node that did not answer this time is asked again; its guard is compared in step 3 in any case.
+        looks |= {n: t for n, t in zip(members, told, strict=True) if isinstance(t, Looked)}
     mark = max(*(look.mark + 1 for look in looks.values()), min(look.now_ms for look in looks.values()))
     floor = max((v for _, v in ready), key=lambda v: Version.parse(v).order())
     told = yield [(n, Mark(g, mark, floor)) for n, g in members.items()]

@@ -8,6 +8,8 @@ from typing import Any
 
 from events import Events
 
+from holdfast.ap_collect import Done, Looked
+from holdfast.ap_marks import Marks, highest
 from holdfast.hlc import Version
 from holdfast.multiprimary import Position
 
@@ -36,6 +38,7 @@ class State:
     outbox: list[Entry] = field(default_factory=list)
     peers: dict[str, str] = field(default_factory=dict)
     parked: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    marks: Marks = Marks()
 
 
 def copied(state: State) -> State:
@@ -62,6 +65,8 @@ class ApNode:
         self.up, self.boot, self.offset = True, 0, 0
         self._waiting: list[Callable[[], None]] = []
         self._syncing = False
+        #: The largest version of each key that was removed here.
+        self.dropped: dict[str, str] = {}
 
     def clock(self) -> int:
         self._events.hit("clock jumps", self.name)
@@ -151,13 +156,18 @@ class ApNode:
         entries += [Entry(0, k, v, x) for (v, k), x in m.parked.items()]
         return m.incarnation, m.sequence, self.boot, entries
 
-    def apply(self, incarnation: str, origin: str, expected: str, position: str, entries: list[Entry]) -> int:
-        """``expected`` '*': a page of a full merge. Returns how many entries changed something."""
+    def apply(
+        self, incarnation: str, origin: str, expected: str, position: str, entries: list[Entry], mark: int | None = None
+    ) -> int:
+        """``expected`` '*': a page of a full merge, asked for under ``mark``. Returns how many entries changed something."""
         m = self.memory
         if m.incarnation != incarnation:
             raise Refused("guard")
         if expected != "*" and m.peers.get(origin, "") != expected:
             raise Refused("cursor")
+        if expected == "*" and mark is not None and m.marks.mark != mark:
+            self._events.count("page refused by its mark")
+            raise Refused("mark")
         changed = 0
         for entry in entries:
             changed += self._merge(entry.key, entry.version, entry.value)
@@ -177,6 +187,72 @@ class ApNode:
             return 0
         m.values[key] = (version, value)
         return 1
+
+    def old_tombstones(self, grace: int) -> tuple[tuple[str, str], ...]:
+        limit = self.clock() - grace
+        held = self.memory.values.items()
+        return tuple((k, v) for k, (v, x) in held if x is None and Version.parse(v).milliseconds <= limit)
+
+    def look(self, incarnation: str, keys: tuple[str, ...]) -> Looked:
+        m = self._expect(incarnation)
+        held = tuple(
+            (v or "", "" if not v else "d" if x is None else "v") for v, x in (m.values.get(k, ("", "")) for k in keys)
+        )
+        parked = frozenset(key for _, key in m.parked)
+        return Looked(self.clock(), m.sequence, m.marks.mark, m.marks.done, self.positions(), held, parked)
+
+    def raise_mark(self, incarnation: str, mark: int, floor: str) -> Done:
+        m = self._expect(incarnation)
+        if m.marks.mark >= mark:
+            raise Refused("late")
+        m.marks = Marks(mark, m.marks.done, max(m.marks.floor, floor))
+        self._raise_hlc(floor)
+        return Done()
+
+    def drop(self, incarnation: str, mark: int, rows: tuple[tuple[str, str], ...]) -> Done:
+        m = self._expect(incarnation)
+        if m.marks.mark < mark:
+            raise Refused("late")
+        m.marks = replace(m.marks, done=max(m.marks.done, mark))
+        gone = [(k, v) for k, v in rows if m.values.get(k) == (v, None)]
+        for key, version in gone:
+            del m.values[key]
+            self.dropped[key] = max(self.dropped.get(key, ""), version)
+        return Done(len(gone))
+
+    def take_tombstones(self, incarnation: str, mark: int, rows: tuple[tuple[str, str], ...]) -> Done:
+        self.apply(incarnation, "", "*", "", [Entry(0, k, v, None) for k, v in rows], mark)
+        self._events.count("tombstone sent again")
+        return Done()
+
+    def purge(self, incarnation: str, floor: str, record: str, origins: list[str]) -> int:
+        """All at once: pages are simulated for CP."""
+        m = self.memory
+        if m.incarnation != incarnation:
+            raise Refused("guard")
+        m.peers.update(dict.fromkeys(origins, record))
+        old = [k for k, (v, _) in m.values.items() if not newer(v, floor)]
+        for key in old:
+            del m.values[key]
+        m.parked = {(v, k): x for (v, k), x in m.parked.items() if newer(v, floor)}
+        return len(old)
+
+    def settle(self, incarnation: str, marks: Marks) -> Done:
+        if self.memory.incarnation != incarnation:
+            raise Refused("guard")
+        self.memory.marks = highest([self.memory.marks, marks])
+        if marks.floor:
+            self._raise_hlc(marks.floor)
+        return Done()
+
+    def _expect(self, incarnation: str) -> State:
+        if self.memory.incarnation != incarnation or self.memory.state != "member":
+            raise Refused("guard")
+        return self.memory
+
+    def _raise_hlc(self, version: str) -> None:
+        parsed = Version.parse(version)
+        self.memory.hlc = max(self.memory.hlc, (parsed.milliseconds, parsed.counter))
 
     def unpark(self) -> None:
         for (version, key), value in list(self.memory.parked.items()):

@@ -111,10 +111,13 @@ class Replicator(Process):
             self.applied += need((yield self.zone, lambda n: n.apply(mine, origin, raw, position, entries)))
 
     def _full_merge(self, origin: str, mine: str, raw: str, theirs: str, head: int, now: int) -> Talk:
+        ours = need((yield self.zone, lambda n: n.memory.marks))
+        of_origin = need((yield origin, lambda n: n.memory.marks))
+        mark = None if "pages not marked" in self.controls else ours.mark
         incarnation, _head, _boot, entries = need((yield origin, ApNode.scan))
-        if incarnation != theirs:
+        if incarnation != theirs or of_origin.before(ours):
             return
-        need((yield self.zone, lambda n: n.apply(mine, origin, "*", "", entries)))
+        need((yield self.zone, lambda n: n.apply(mine, origin, "*", "", entries, mark)))
         position = str(Position(theirs, head, now))
         need((yield self.zone, lambda n: n.apply(mine, origin, raw, position, [])))
         self.merges += 1

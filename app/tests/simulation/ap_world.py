@@ -6,16 +6,21 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from ap_collector import ApCollector
 from ap_node import ApNode, Refused, State, copied, newer
 from ap_replicator import Process, Replicator, Talk, need
 from events import Events, Network
 
+from holdfast.ap_marks import highest
 from holdfast.hlc import Version
 from holdfast.multiprimary import Position, unmet
 from holdfast.sessions import Session
 
-KEYS = ("x", "y", "z", "w")
+#: Written all the time; and now and then, so that tombstones get old.
+BUSY_KEYS, CALM_KEYS = ("x", "y", "z", "w"), ("a", "b", "c", "d", "e", "f")
+KEYS = BUSY_KEYS + CALM_KEYS
 LENGTH = 400.0
+PAUSE = (200.0, 330.0)
 LEAST_OPERATIONS, LEAST_FAULTS = 25, 5
 INJECTED = ("crash", "partition", "clock jumps", "lag", "older data", "blank")
 #: What a test can take away, and within how many seeds the checker must have found that.
@@ -26,6 +31,10 @@ CONTROLS = {
     "older data under its old incarnation": 300,
     "cut history not closed": 4000,
     "dead incarnation forgotten": 4000,
+    "collected while a node is away": 500,
+    "positions not waited for": 500,
+    "pages not marked": 2000,
+    "restored data not purged": 4000,
 }
 
 
@@ -56,6 +65,7 @@ class Acknowledged:
     origin: str
     sequence: int
     incarnation: str
+    lost: bool = False
 
 
 class ApWorld:
@@ -70,12 +80,19 @@ class ApWorld:
             for n in self.names
             for i in range(2 if self.random.random() < 0.3 else 1)
         ]
+        self.collectors = [
+            ApCollector(f"collect{i}", self.nodes, events, self.network, controls)
+            for i in range(2 if self.random.random() < 0.3 else 1)
+        ]
         self.repair = Process("repair", self.nodes, events, self.network)
         self.acknowledged: list[Acknowledged] = []
         #: The sequence numbers from which on a history was cut: (node, incarnation) -> last one that survived.
         self.cut_after: dict[tuple[str, str], int] = {}
         self.snapshots: list[tuple[str, State]] = []
         self.fresh = self.values = 0
+        #: In every second seed faults rest for a while, so that tombstones are collected before the next ones.
+        self.pauses, self.paused, self.slow = self.random.random() < 0.5, False, 0.0
+        self.length = LENGTH + (PAUSE[1] - PAUSE[0] if self.pauses else 0.0)
         self.over = False
         self.result = Result()
 
@@ -84,10 +101,13 @@ class ApWorld:
             self.events.at(self.random.uniform(1, 10), self._client, client, Session(), {}, (0, 0))
         self.events.at(30.0, self._snapshot)
         self.events.at(self.random.uniform(15, 40), self._next_fault)
-        self.events.run(LENGTH)
+        if self.pauses:
+            self.events.at(PAUSE[0], self._pause)
+            self.events.at(PAUSE[1], self._resume)
+        self.events.run(self.length)
         self.over = True
         self._settle()
-        self.result.faults = self.events.faults
+        self.result.faults, self.result.seen = self.events.faults, self.events.seen
         self.result.repairs += sum(r.merges for r in self.replicators)
         self.result.problem = self.result.problem or self._check()
         return self.result
@@ -97,11 +117,12 @@ class ApWorld:
         if self.over:
             return
         process = Process(f"i{number}", self.nodes, self.events, self.network)
-        key, node = self.random.choice(KEYS), self.random.choice(self.names)
+        calm = self.random.random() < 0.25
+        key, node = self.random.choice(CALM_KEYS if calm else BUSY_KEYS), self.random.choice(self.names)
         state = [session, written, floor]
         self.values += 1
         writes = self.random.random() < 0.5
-        value = None if self.random.random() < 0.2 else f"v{self.values}"
+        value = None if self.random.random() < (0.5 if calm else 0.2) else f"v{self.values}"
         talk = self._write(node, key, value, state) if writes else self._read(node, key, session, written)
         process.talk(talk, lambda: self.events.at(self.random.expovariate(0.3), self._client, number, *state))
 
@@ -128,11 +149,16 @@ class ApWorld:
             return
         self.result.sessions_checked += 1
         wanted = written.get(key)
-        if wanted is not None and (version is None or newer(wanted, version)):
+        gone = wanted is not None and version is None and not newer(wanted, self._dropped(key))
+        if wanted is not None and not gone and (version is None or newer(wanted, version)):
             self.result.problem = (
                 f"{key} read at {node} as {version} under a session that wrote {wanted} "
                 f"at {self.events.now:.2f}, and the answer said read_your_writes"
             )
+
+    def _dropped(self, key: str) -> str:
+        """The largest version of the key that a node has removed; '' for none."""
+        return max(n.dropped.get(key, "") for n in self.nodes.values())
 
     def _snapshot(self) -> None:
         node = self.nodes[self.random.choice(self.names)]
@@ -143,8 +169,20 @@ class ApWorld:
 
     def _next_fault(self) -> None:
         if not self.over:
-            self.random.choice((self._crash, self._cut, self._clock, self._lag, self._older, self._older))()
+            if not self.paused:
+                self.random.choice((self._crash, self._cut, self._clock, self._lag, self._older, self._older))()
             self.events.at(self.random.uniform(10, 45), self._next_fault)
+
+    def _pause(self) -> None:
+        self.paused, self.slow = True, self.network.slow
+        self.network.slow = 0.02
+        self.network.cut.clear()
+        self.network.lagging.clear()
+        for node in self.nodes.values():
+            node.offset = 0
+
+    def _resume(self) -> None:
+        self.paused, self.network.slow = False, self.slow
 
     def _crash(self) -> None:
         node = self.nodes[self.random.choice(self.names)]
@@ -184,6 +222,7 @@ class ApWorld:
         self.cut_after[cut] = min(
             self.cut_after.get(cut, 1 << 60), state.sequence if state.incarnation == node.memory.incarnation else 0
         )
+        self._lose(name, state)
         self.snapshots = [(n, s) for n, s in self.snapshots if n != name]
         self.fresh += 1
         if "older data under its old incarnation" in self.controls:
@@ -196,6 +235,15 @@ class ApWorld:
         if state.state == "recovering":
             self.events.at(self.random.uniform(16, 40), self._heal, name, state.incarnation)
 
+    def _lose(self, name: str, left: State) -> None:
+        """Writes of the node's earlier lives that nobody had taken over before it was replaced again are lost for good."""
+        states = [left] + [n.memory for n in self.nodes.values() if n.name != name]
+        for write in self.acknowledged:
+            if write.origin == name and write.incarnation != self.nodes[name].memory.incarnation:
+                held = [s.values[write.key][0] for s in states if write.key in s.values] + [self._dropped(write.key)]
+                parked = any((write.version, write.key) in s.parked for s in states)
+                write.lost |= not parked and newer(write.version, max(held))
+
     def _heal(self, name: str, incarnation: str) -> None:
         """`holdfast repair`: a full merge from all others, then member again. Repeated until it succeeds."""
 
@@ -206,9 +254,16 @@ class ApWorld:
         self.repair.talk(self._heal_steps(name, incarnation), again)
 
     def _heal_steps(self, name: str, incarnation: str) -> Talk:
-        for origin in self.names:
-            if origin == name:
-                continue
+        others = [n for n in self.names if n != name]
+        mine = need((yield name, lambda n: n.memory.marks))
+        known = mine
+        for origin in others:
+            known = highest([known, need((yield origin, lambda n: n.memory.marks))])
+        record = ""
+        if mine.before(known) and "restored data not purged" not in self.controls:
+            record = str(Position(f"{incarnation}-purged", 0, None))
+            self.result.seen["purged"] += need((yield name, lambda n: n.purge(incarnation, known.floor, record, others)))
+        for origin in others:
             yield from self._close(origin, name, incarnation)
             _mine, now, _peers = need((yield name, ApNode.status))
             theirs, head, _ack, _none = need((yield origin, lambda n: n.pull(1 << 60, "repair")))
@@ -216,10 +271,11 @@ class ApWorld:
             if again != theirs:
                 return
             rows = entries
-            need((yield name, lambda n, o=origin, rows=rows: n.apply(incarnation, o, "*", "", rows)))
+            need((yield name, lambda n, o=origin, rows=rows: n.apply(incarnation, o, "*", "", rows, mine.mark)))
             position = str(Position(theirs, head, now))
             # Refused: the zone's replicator was faster.
-            yield name, lambda n, o=origin, p=position: n.apply(incarnation, o, "", p, [])
+            yield name, lambda n, o=origin, p=position: n.apply(incarnation, o, record, p, [])
+        need((yield name, lambda n: n.settle(incarnation, known)))
 
         def readmit(node: ApNode) -> None:
             if node.memory.incarnation != incarnation:
@@ -251,18 +307,28 @@ class ApWorld:
         self.events.run(self.events.now + 150.0 + max(0, latest - clock) / 10)
 
     def _check(self) -> str | None:
-        first, *others = (n.memory for n in self.nodes.values())
+        first, *others = (self._visible(n) for n in self.nodes.values())
         for other in others:
-            if other.values != first.values:
-                different = [k for k in KEYS if other.values.get(k) != first.values.get(k)]
-                return f"not converged: {[(k, first.values.get(k), other.values.get(k)) for k in different]}"
+            if other != first:
+                different = [k for k in KEYS if other.get(k) != first.get(k)]
+                return f"not converged: {[(k, first.get(k), other.get(k)) for k in different]}"
+        for key, (version, value) in first.items():
+            if newer(self._dropped(key), version):
+                return f"a deleted value came back: {key} {version} {value}, collected {self._dropped(key)}"
         for write in self.acknowledged:
-            if write.sequence > self.cut_after.get((write.origin, write.incarnation), 1 << 60):
+            if write.lost or write.sequence > self.cut_after.get((write.origin, write.incarnation), 1 << 60):
                 continue
-            held = first.values.get(write.key)
+            held = first.get(write.key)
+            if held is None and not newer(write.version, self._dropped(write.key)):
+                continue
             if held is None or newer(write.version, held[0]):
                 what = "a delete came undone" if write.value is None else "a write was lost"
                 return f"{what}: {write}, in the end {held}"
             if held[0] == write.version and held[1] != write.value:
                 return f"one version, two values: {write}, in the end {held}"
         return None
+
+    def _visible(self, node: ApNode) -> dict[str, tuple[str, str | None]]:
+        """What the node holds, without tombstones that a node has removed already: the others will."""
+        held = node.memory.values.items()
+        return {k: (v, x) for k, (v, x) in held if x is not None or newer(v, self._dropped(k))}

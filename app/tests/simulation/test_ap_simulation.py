@@ -33,7 +33,9 @@ def test_every_history_converges_and_keeps_its_promises() -> None:
         "outbox trimmed past a peer",
     ):
         assert total.faults[kind] > total.busy / 100, f"{kind} hardly ever took effect"
-    print(total)
+    for what in ("collection", "collection afterwards", "tombstone sent again"):
+        assert total.seen[what] > total.busy / 10, f"{what}: hardly ever"
+    print(total, dict(total.seen))
 
 
 @pytest.mark.parametrize("control", sorted(CONTROLS))
