@@ -49,7 +49,7 @@ from .hlc import Version
 from .multiprimary import Position
 
 #: Looks at the positions before a batch is put off, and the rest before each in seconds.
-LOOKS, LOOK_REST_SEC = 20, 0.1
+LOOKS, LOOK_REST_SEC = 12, 0.15
 
 
 class Reason(Enum):

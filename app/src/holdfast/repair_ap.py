@@ -6,9 +6,9 @@ copy, so that the zone's replicator goes on from there. The outbox needs nothing
 its peers merge it in full. A node that cannot be read now is left to the replicator, which merges it in full as well,
 because the healed node's positions were forgotten when it became *recovering*.
 
-Data from before a collection of tombstones (ap_collect.py) first loses what is at or below the others' floor: the others
-have it, or something newer, or collected it. Only when everything is merged does the node get the others' marks, so that
-a repair that was killed leaves a node that nobody takes for complete.
+Data from before a collection of tombstones (ap_collect.py) first loses what is at or below the others' floor: the
+others have it, or something newer, or collected it. Only when everything is merged does the node get the others' marks,
+so that a repair that was killed leaves a node that nobody takes for complete.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class ApCollector(Process):
             if all(a is not None for a in answers):
                 self._drive(steps, answers)
 
-        rest = max((s.rest_sec * 50 for _, s in wanted if isinstance(s, Look)), default=0.0)
+        rest = max((s.rest_sec * 100 for _, s in wanted if isinstance(s, Look)), default=0.0)
         for index, (node, step) in enumerate(wanted):
             self.events.at(rest, self.ask, node, self._call(step), lambda answer, i=index: heard(i, answer))
 
@@ -76,4 +76,4 @@ class ApCollector(Process):
             self.events.note(self.name, "collected", result.count)
         elif result.reason:
             self.events.count(f"collection waits: {result.reason.value}")
-        self.events.at(self.events.random.uniform(1, 5), self._next)
+        self.events.at(self.events.random.uniform(2, 8), self._next)

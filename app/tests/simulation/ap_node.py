@@ -38,7 +38,7 @@ class State:
     outbox: list[Entry] = field(default_factory=list)
     peers: dict[str, str] = field(default_factory=dict)
     parked: dict[tuple[str, str], str | None] = field(default_factory=dict)
-    marks: Marks = Marks()
+    marks: Marks = field(default_factory=Marks)
 
 
 def copied(state: State) -> State:
@@ -159,7 +159,7 @@ class ApNode:
     def apply(
         self, incarnation: str, origin: str, expected: str, position: str, entries: list[Entry], mark: int | None = None
     ) -> int:
-        """``expected`` '*': a page of a full merge, asked for under ``mark``. Returns how many entries changed something."""
+        """``expected`` '*': a page of a full merge, asked for under ``mark``. Returns how many entries were news."""
         m = self.memory
         if m.incarnation != incarnation:
             raise Refused("guard")

@@ -236,7 +236,7 @@ class ApWorld:
             self.events.at(self.random.uniform(16, 40), self._heal, name, state.incarnation)
 
     def _lose(self, name: str, left: State) -> None:
-        """Writes of the node's earlier lives that nobody had taken over before it was replaced again are lost for good."""
+        """Writes of the node's earlier lives that nobody had taken over when it is replaced again are lost for good."""
         states = [left] + [n.memory for n in self.nodes.values() if n.name != name]
         for write in self.acknowledged:
             if write.origin == name and write.incarnation != self.nodes[name].memory.incarnation:
@@ -262,7 +262,9 @@ class ApWorld:
         record = ""
         if mine.before(known) and "restored data not purged" not in self.controls:
             record = str(Position(f"{incarnation}-purged", 0, None))
-            self.result.seen["purged"] += need((yield name, lambda n: n.purge(incarnation, known.floor, record, others)))
+            self.result.seen["purged"] += need(
+                (yield name, lambda n: n.purge(incarnation, known.floor, record, others))
+            )
         for origin in others:
             yield from self._close(origin, name, incarnation)
             _mine, now, _peers = need((yield name, ApNode.status))
