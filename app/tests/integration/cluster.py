@@ -77,11 +77,11 @@ class Node:
         self.extra: list[str] = []  # more lines of its configuration, from its next start on
         directory.mkdir(parents=True, exist_ok=True)
 
-    def start(self, wait: bool = True) -> None:
+    def start(self, wait: bool = True, default: str = "user default off resetpass ~* &* +@all") -> None:
         acl = self.directory / "users.acl"
         digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
         acl.write_text(
-            f"user default off\n{service_acl().replace('<sha256>', digest)}\nuser tester on >{PASSWORD} ~* &* +@all\n"
+            f"{default}\n{service_acl().replace('<sha256>', digest)}\nuser tester on >{PASSWORD} ~* &* +@all\n"
         )
         (self.directory / "data").mkdir(exist_ok=True)
         config = [
