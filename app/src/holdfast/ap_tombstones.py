@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import Counter
@@ -30,12 +31,14 @@ from .ap_collect import (
     Told,
     collect,
 )
+from .ap_marks import Marks
 from .ap_service import parse_peers
 from .link import Answer
 from .logs import LOG, event
 from .metrics import Metrics
 from .nodes import Nodes, Refused, Result
 from .settings import Settings
+from .tombstones import TombstoneCollector
 
 PAGE_KEYS = 200
 #: Between two pages, and the longest time between two passes.
@@ -188,6 +191,26 @@ class ApTombstoneCollector:
             value: list[Any] = result.value
             return value
         return "its guard changed" if isinstance(result, Refused) else result.reason
+
+
+def collectors(
+    settings: Settings, nodes: Nodes, metrics: Metrics, owner: str, held: threading.Event, stop: threading.Event
+) -> list[threading.Thread]:
+    """The threads that collect CP and AP tombstones."""
+    cp = TombstoneCollector(settings, nodes, metrics, held, stop)
+    ap = ApTombstoneCollector(settings, nodes, metrics, cp.collected, owner, held, stop)
+    return [cp.thread, ap.thread]
+
+
+def fence(
+    ask: Callable[[str, scripts.Script, list[Any], list[Any]], list[Any]], local: str, origin: str
+) -> tuple[int, str]:
+    """Before ``origin`` is copied: the local mark, under which the pages are applied; and why not to copy, or ''."""
+    ours, theirs = (
+        Marks.parse(ask(n, scripts.AP_MARKS, [scripts.GUARD, scripts.AP_STATE], [])[1:]) for n in (local, origin)
+    )
+    why = f"{origin} has data from before a collection: run holdfast repair {origin} --suspect"
+    return ours.mark, why if theirs.before(ours) else ""
 
 
 def _command(step: Step, drift_ms: int) -> tuple[scripts.Script, list[Any], list[Any]]:

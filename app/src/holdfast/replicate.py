@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import scripts
-from .ap_marks import Marks
-from .ap_tombstones import ApTombstoneCollector
+from .ap_tombstones import collectors, fence
 from .audit import Audit
 from .divergence_check import DivergenceCheck
 from .guard import MEMBER, RECOVERING, Guard
@@ -26,7 +25,6 @@ from .metrics import Metrics
 from .multiprimary import Next, Position, between, judge, trim_point
 from .nodes import Nodes, Result
 from .settings import Settings
-from .tombstones import TombstoneCollector
 
 POLL_SEC = 0.05
 BEAT_MS = 500
@@ -95,6 +93,7 @@ class Puller:
         self._timeout = max(2.0, settings.network_timeout_sec * 3)
         self._nodes, self._counters, self._audit = nodes, counters, audit
         self._ahead: _Ahead | None = None
+        self._mark = 0  # the local node's, when the full merge began (ap_collect.py)
         #: What the last apply left behind, so that a long backlog needs no look between two batches.
         self._left: _Local | None = None
 
@@ -159,17 +158,15 @@ class Puller:
         args = [*guard.expectation(*_ADMITTED), self.origin, expected, str(position), self._drift, batch]
         return self._note(self._ask(self._local, scripts.AP_REPLAY, keys, args))
 
-    def _apply(
-        self, guard: Guard, expected: str, position: Position | None, rows: Sequence[tuple[bytes, ...]], mark: int = 0
-    ) -> None:
-        """Apply ``rows`` (key, version, kind, value, prev); no ``position``: a page of a full merge under ``mark``."""
+    def _apply(self, guard: Guard, expected: str, position: Position | None, rows: Sequence[tuple[bytes, ...]]) -> None:
+        """Apply ``rows`` (key, version, kind, value, prev); ``position`` None: a page of a full merge."""
         keys: list[Any] = [scripts.GUARD, scripts.PEERS, scripts.AP_STATE, scripts.PARKED]
         keys += [b"ap:" + row[0] for row in rows]
         args: list[Any] = [
             *guard.expectation(*_ADMITTED),
             self.origin,
             "*" if position is None else expected,
-            str(mark if position is None else position),
+            str(self._mark if position is None else position),
             self._drift,
             len(rows),
         ]
@@ -179,10 +176,8 @@ class Puller:
 
     def _note(self, reply: list[Any]) -> int:
         """Count what an apply did; returns the local node's clock in ms."""
-        if reply[0] == b"CURSOR":
-            raise Skip("another replicator moved the cursor")
-        if reply[0] == b"MARK":
-            raise Skip("tombstones were collected during the full merge: it begins anew")
+        if reply[0] in (b"CURSOR", b"MARK"):
+            raise Skip("another replicator moved the cursor, or tombstones were collected during a full merge")
         applied, lost, parked, now, losers = reply
         self._counters.applied.labels(self.origin).inc(applied)
         self._counters.lost.labels(self.origin).inc(lost)
@@ -197,32 +192,17 @@ class Puller:
     def _full_merge(self, local: _Local, raw: str, pulled: _Pulled, held: threading.Event) -> None:
         """Cursor first, then a copy of everything by last-writer-wins, parked entries too; then on from that cursor."""
         event(LOG, 30 if raw else 20, "FULL_MERGE_STARTED", origin=self.origin, cursor=raw, head=pulled.head)
-        mark = self._mark()
-        merged = self._copy(local, raw, pulled, held, scripts.AP_PARKED, [scripts.GUARD, scripts.PARKED], mark)
-        merged += self._copy(local, raw, pulled, held, scripts.AP_SCAN, [scripts.GUARD], mark)
+        self._mark, too_old = fence(self._ask, self._local, self.origin)
+        if too_old:
+            raise Skip(too_old)
+        merged = self._copy(local, raw, pulled, held, scripts.AP_PARKED, [scripts.GUARD, scripts.PARKED])
+        merged += self._copy(local, raw, pulled, held, scripts.AP_SCAN, [scripts.GUARD])
         self._apply(local.guard, raw, Position(pulled.guard.incarnation, pulled.head, pulled.asked_ms), [])
         self._counters.merges.labels(self.origin).inc()
         event(LOG, 20, "FULL_MERGE_FINISHED", origin=self.origin, entries=merged)
 
-    def _mark(self) -> int:
-        """The local node's mark, before anything is read from the origin. Skip: the origin's data is too old."""
-        ours, theirs = (
-            Marks.parse(self._ask(n, scripts.AP_MARKS, [scripts.GUARD, scripts.AP_STATE], [])[1:])
-            for n in (self._local, self.origin)
-        )
-        if theirs.before(ours):
-            raise Skip(f"{self.origin} has data from before a collection: run holdfast repair {self.origin} --suspect")
-        return ours.mark
-
     def _copy(
-        self,
-        local: _Local,
-        raw: str,
-        pulled: _Pulled,
-        held: threading.Event,
-        script: scripts.Script,
-        keys: list[Any],
-        mark: int,
+        self, local: _Local, raw: str, pulled: _Pulled, held: threading.Event, script: scripts.Script, keys: list[Any]
     ) -> int:
         cursor, count, merged, run_id = b"0", 200, 0, b""
         while True:
@@ -232,7 +212,7 @@ class Puller:
             run_id = server
             rows = [(*flat[i : i + 4], b"") for i in range(0, len(flat), 4)]
             if rows:
-                self._apply(local.guard, raw, None, rows, mark)
+                self._apply(local.guard, raw, None, rows)
                 merged += len(rows)
             size = sum(len(f) for f in flat)
             count = max(8, count // 2) if size > PAGE_BYTES else min(1000, count * 2)
@@ -271,15 +251,8 @@ class Replicator:
         self._owner = f"{settings.zone}-{secrets.token_hex(8)}"
         self._held = threading.Event()
         self._stop = threading.Event()
-        collector = TombstoneCollector(settings, nodes, metrics, self._held, self._stop)
-        ap_collector = ApTombstoneCollector(
-            settings, nodes, metrics, collector.collected, self._owner, self._held, self._stop
-        )
-        self._threads = [
-            collector.thread,
-            ap_collector.thread,
-            threading.Thread(target=self._keep_house, name="house", daemon=True),
-        ] + [
+        collecting = collectors(settings, nodes, metrics, self._owner, self._held, self._stop)
+        self._threads = [*collecting, threading.Thread(target=self._keep_house, name="house", daemon=True)] + [
             threading.Thread(target=self._pull, args=(p,), name=f"pull-{p.origin}", daemon=True) for p in self._pullers
         ]
         check = DivergenceCheck(settings, nodes, metrics)
