@@ -61,7 +61,7 @@ def fill(node: Node, entries: int) -> float:
         for number in range(first, min(entries, first + 1000)):
             key, value = row(number, entries)
             keys = [scripts.GUARD, scripts.ap_key(key), scripts.OUTBOX, scripts.AP_STATE]
-            pipe.evalsha(sha, len(keys), *keys, *guard.expectation(), "v", value, key, "0" * 16, 500)
+            pipe.evalsha(sha, len(keys), *keys, *guard.expectation(), "v", value, key, "0" * 16, 500, "")
         pipe.execute()
     return entries / (time.monotonic() - started)
 

@@ -22,6 +22,8 @@ from .sessions import Session, home_of
 #: How much of a read's time may be spent waiting for replication to bring the session's writes here.
 SESSION_WAIT_SHARE = 0.25
 SESSION_POLL_SEC = 0.02
+#: Arguments of ap_write.lua before the latest time, after the guard's.
+WRITE_ARGS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,11 @@ class _Seen:
 
 
 class ApService:
-    """``by_clock`` puts nodes whose clock is known bad behind the others: the executing node mints the version."""
+    """``by_clock`` puts nodes whose clock is known bad behind the others: the executing node mints the version.
+
+    ``latest`` (node, monotonic seconds): what the node's clock shows then, in ms; a write that a node comes to later is
+    refused there, for it would be minted above what was acknowledged meanwhile. None: not known, not refused.
+    """
 
     def __init__(
         self,
@@ -78,8 +84,10 @@ class ApService:
         max_clock_drift_ms: int,
         by_clock: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda order: order,
         session_ttl_sec: int = 3600,
+        latest: Callable[[str, float], int | None] = lambda _node, _until: None,
     ) -> None:
         self._nodes = nodes
+        self._latest = latest
         self._by_clock = by_clock
         self._order = (local, *(n for n in nodes.names if n != local))
         self._timeout = timeout_sec
@@ -158,7 +166,7 @@ class ApService:
                 cookie = (keep.identity, keep.seconds) if keep is not None and prolonged == "1" else None
                 after = session.with_write(node, incarnation, int(sequence), Version.parse(version).hlc)
                 return ApWritten(version, (node,), after, cookie)
-            # Going on after a lost reply may write the value twice, the second time with a newer version: the same
+            # Going on after a lost reply may write the value twice, with two versions, both before this ends: the same
             # value, so last-writer-wins ends in it either way.
             maybe_stored = maybe_stored or (isinstance(result, Failed) and not result.certain)
             reasons.append(f"{node}: {_why(result)}")
@@ -241,9 +249,13 @@ class ApService:
             # A node that does not answer gets half of what is left, so that there is time for the next one.
             now = time.monotonic()
             share = 1.0 if node == (last or self._order[-1]) else 0.5
-            result = self._nodes.call(
-                node, script, keys, [*guard.expectation(), *args], now + max(0.0, deadline - now) * share
-            )
+            until = now + max(0.0, deadline - now) * share
+            if script is scripts.AP_WRITE:
+                latest = self._latest(node, until)
+                dated = [*args[:WRITE_ARGS], "" if latest is None else latest, *args[WRITE_ARGS:]]
+            else:
+                dated = args
+            result = self._nodes.call(node, script, keys, [*guard.expectation(), *dated], until)
             if not isinstance(result, Refused) or result.guard == guard:
                 break
         return result

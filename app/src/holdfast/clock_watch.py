@@ -28,6 +28,7 @@ class ClockWatch:
         self._nodes, self._timeout, self._drift, self._notify = nodes, timeout_sec, drift_ms, notify
         self._offsets: dict[str, float | None] = dict.fromkeys(nodes.names)
         self._good = dict.fromkeys(nodes.names, True)
+        self._readings: dict[str, clocks.Reading] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clocks", daemon=True)
 
@@ -41,6 +42,14 @@ class ClockWatch:
         """The same nodes, those with a good clock first; unchanged when all are alike."""
         good = self._good
         return tuple(sorted(nodes, key=lambda n: not good[n]))
+
+    def latest(self, node: str, until: float) -> int | None:
+        """What the node's clock shows at ``until`` (seconds, monotonic), in ms; None if it was never read.
+
+        Late by at most half the round trip of the last reading, and by how far the clock was set since, a second ago.
+        """
+        reading = self._readings.get(node)
+        return None if reading is None else clocks.shown(reading, until * 1000)
 
     def look(self) -> None:
         """Read all clocks at once and judge each by the others."""
@@ -56,6 +65,7 @@ class ClockWatch:
                 break
             if reading is not None:
                 readings[name] = reading
+        self._readings = {**self._readings, **readings}
         offsets = {n: clocks.offset(n, readings, self._drift) for n in self._nodes.names}
         before = self._good
         self._good = {n: clocks.good(before[n], offsets[n], self._drift) for n in self._nodes.names}

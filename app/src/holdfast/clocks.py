@@ -9,6 +9,7 @@ Nobody is judged by a single other clock, or by others that disagree: which is w
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ class Reading:
 def reading(sent_ms: float, received_ms: float, node_ms: float) -> Reading:
     """From the asker's clock when it asked and was answered, and the node's clock in the answer."""
     return Reading(node_ms - (sent_ms + received_ms) / 2, received_ms - sent_ms)
+
+
+def shown(last: Reading, at_ms: float) -> int:
+    """What the node's clock shows at the latest when the asker's shows ``at_ms``."""
+    return math.ceil(at_ms + last.ahead_ms + last.round_trip_ms / 2)
 
 
 def offset(node: str, readings: Mapping[str, Reading], drift_ms: int) -> float | None:

@@ -43,6 +43,8 @@ def interpret(outcome: Answer | Failed) -> Result:
         return Answer(outcome.value[1:])
     if head == b"GUARD":
         return Refused(Guard.from_fields(outcome.value[1:]))
+    if head == b"LATE":
+        return Failed("late", True)
     return outcome
 
 

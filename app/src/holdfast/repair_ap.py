@@ -24,6 +24,8 @@ from .multiprimary import Position
 from .repair_nodes import RepairNodes
 
 PAGE_BYTES = 2 * 1024 * 1024
+#: Keys of the first page, before anything is known of how large the values are.
+FIRST_PAGE = 8
 
 
 class Unread(Exception):
@@ -107,7 +109,7 @@ class ApMerge:
         progress: Callable[[int], None],
         merged: int,
     ) -> int:
-        cursor, count, run_id = b"0", 200, b""
+        cursor, count, run_id = b"0", FIRST_PAGE, b""
         while True:
             fields, cursor, flat, server = self._ask(origin, script, keys, [cursor, count])
             now = Guard.from_fields(fields)
@@ -119,7 +121,7 @@ class ApMerge:
             merged += len(rows)
             progress(merged)
             size = sum(len(f) for f in flat)
-            count = max(8, count // 2) if size > PAGE_BYTES else min(1000, count * 2)
+            count = max(1, count // 2) if size > PAGE_BYTES else min(1000, count * 2)
             if cursor == b"0":
                 return merged
 

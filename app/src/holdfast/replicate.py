@@ -27,6 +27,8 @@ from .nodes import Nodes, Result
 from .settings import Settings
 
 POLL_SEC = 0.05
+#: Keys of a full merge's first page, before anything is known of how large the values are.
+FIRST_PAGE = 8
 BEAT_MS = 500
 LEASE_MS = 5000
 BATCH_ENTRIES = 500
@@ -204,7 +206,7 @@ class Puller:
     def _copy(
         self, local: _Local, raw: str, pulled: _Pulled, held: threading.Event, script: scripts.Script, keys: list[Any]
     ) -> int:
-        cursor, count, merged, run_id = b"0", 200, 0, b""
+        cursor, count, merged, run_id = b"0", FIRST_PAGE, 0, b""
         while True:
             fields, cursor, flat, server = self._ask(self.origin, script, keys, [cursor, count])
             if self._admit(self.origin, fields) != pulled.guard or run_id not in (b"", server):
@@ -215,7 +217,7 @@ class Puller:
                 self._apply(local.guard, raw, None, rows)
                 merged += len(rows)
             size = sum(len(f) for f in flat)
-            count = max(8, count // 2) if size > PAGE_BYTES else min(1000, count * 2)
+            count = max(1, count // 2) if size > PAGE_BYTES else min(1000, count * 2)
             if cursor == b"0":
                 return merged
             if not held.is_set():

@@ -73,6 +73,7 @@ class Runtime:
                 settings.max_clock_drift_ms,
                 self._clocks.order,
                 settings.session_ttl_sec,
+                self._clocks.latest,
             )
             self.visits = Visits(self.ap, settings.secret_keys, settings.session_ttl_sec)
             self._staleness = StalenessWatch(self.nodes, settings.local_node, settings.network_timeout_sec)

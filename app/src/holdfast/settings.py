@@ -302,7 +302,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         audit_pseudonymise=env.switch("AUDIT_PSEUDONYMISE", "off"),
         tombstone_grace_sec=env.number("TOMBSTONE_GRACE_SEC", 86_400, 0.1, 31_536_000),
         outbox_max_entries=env.whole("OUTBOX_MAX_ENTRIES", 1_000_000, 1, 1_000_000_000),
-        outbox_max_bytes=env.whole("OUTBOX_MAX_BYTES", 1_073_741_824, 65_536, 1 << 50),
+        outbox_max_bytes=env.whole("OUTBOX_MAX_BYTES", 268_435_456, 65_536, 1 << 50),
         divergence_check_sec=env.number("DIVERGENCE_CHECK_SEC", 60, 0.5, 86_400),
         redis=load_redis(environ),
         secret_key=read_secret(secrets_dir, "secret_key", MIN_SECRET_KEY, "generate one with: openssl rand -hex 32"),

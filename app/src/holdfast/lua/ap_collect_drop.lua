@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- include _guard
 -- AP collection: remove the tombstones that still have exactly the given version. KEYS: guard, AP state, then the value's
 -- key of each. ARGV[7]: the batch's mark, which this node must have; ARGV[8...]: the versions.

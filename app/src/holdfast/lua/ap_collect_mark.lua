@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- include _guard
 -- include _ap
 -- AP collection: raise this node's mark, so that pages of a copy that were read before are refused here (ap_apply), and its

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- include _guard
 -- Trim this node's outbox. KEYS: guard, outbox. ARGV[7..9]: highest sequence every peer has applied (0: none known),
 -- hard caps on the length and on the bytes (Redis's estimate from a few samples). Behind the caps a slow peer finds a gap

@@ -4,13 +4,15 @@
 -- include _session
 -- AP: value, version, dense sequence number and outbox entry in one step, minted on this node.
 -- KEYS: guard, value, outbox, AP state. ARGV[7..11]: kind, value, key, floor (the largest HLC the caller knows,
--- 16 hex), largest accepted drift of the floor in ms.
+-- 16 hex), largest accepted drift of the floor in ms, latest ms of this node's clock at which to write ('' for any):
+-- who asked has given up then and may have written elsewhere; a version minted later would win over what came between.
 -- HLC = max(this node's last, its clock, the floor) + 1; a floor beyond the drift is cut, or a bad clock would spread.
--- With a session KEYS[5] is its record and ARGV[12..]: its time to live in ms, 'new' or 'kept', fields carried along.
--- Returns {'OK', version, sequence, incarnation, 1 if the session was prolonged}.
+-- With a session KEYS[5] is its record and ARGV[13..]: its time to live in ms, 'new' or 'kept', fields carried along.
+-- Returns {'OK', version, sequence, incarnation, 1 if the session was prolonged} or {'LATE'}.
 local refusal = guard_refusal()
 if refusal then return refusal end
 local now = now_ms()
+if ARGV[12] ~= '' and now > tonumber(ARGV[12]) then return {'LATE'} end
 local st = redis.call('HMGET', KEYS[4], 'hlc', 'seq')
 local hlc = st[1] or string.format('%012x0000', now)
 local physical = string.format('%012x0000', now)
@@ -37,6 +39,6 @@ redis.call('HSET', KEYS[2], 'ver', version, 'k', ARGV[7], 'v', ARGV[8])
 redis.call('HSET', KEYS[4], 'hlc', hlc, 'seq', seq)
 local prolonged = 0
 if KEYS[5] then
-  prolonged = note_session(KEYS[5], ARGV[12], ARGV[13], {unpack(ARGV, 14)}, now, ARGV[2], ARGV[5], seq, hlc)
+  prolonged = note_session(KEYS[5], ARGV[13], ARGV[14], {unpack(ARGV, 15)}, now, ARGV[2], ARGV[5], seq, hlc)
 end
 return {'OK', version, seq, ARGV[5], tostring(prolonged)}

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- include _guard
 -- Collection: remove registers that still hold exactly the given tag, and end the batch's lock. KEYS: guard, CP state,
 -- registers. ARGV[7]: the batch; ARGV[8...]: the tag of each register. Returns {'OK', number removed}.

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- include _guard
 -- Collection: lock this node for a batch and raise its floor. KEYS: guard, CP state. ARGV[7..9]: the batch's id, the largest
 -- tag of the batch, the id of a batch whose lock may be taken over ('' for none).

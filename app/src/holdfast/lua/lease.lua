@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- include _guard
 -- Take or keep the zone's replication lease. KEYS: guard, lease. ARGV[7..8]: holder, length in ms. The lease only saves
 -- work; correctness rests on the cursor compared by ap_apply. Returns {'OK', 1 if held, the holder}.
