@@ -1,10 +1,11 @@
 """The AP part of `holdfast repair`: everything other nodes hold is merged into the healed node, last writer wins.
 
 First the origin forgets how far it had read the healed node's old history, so that a batch of that history that is
-still on its way is refused there: what the healed node does not find now, nobody finds later. Cursor first, then the
-copy, so that the zone's replicator goes on from there. The outbox needs nothing: the node has a fresh incarnation, so
-its peers merge it in full. A node that cannot be read now is left to the replicator, which merges it in full as well,
-because the healed node's positions were forgotten when it became *recovering*.
+still on its way is refused there, and so is a page of a copy, because its mark grows: what the healed node does not
+find now, nobody finds later. Cursor first, then the copy, so that the zone's replicator goes on from there. The
+outbox needs nothing: the node has a fresh incarnation, so its peers merge it in full. A node that cannot be read now
+is left to the replicator, which merges it in full as well, because the healed node's positions were forgotten when it
+became *recovering*.
 
 Data from before a collection of tombstones (ap_collect.py) first loses what is at or below the others' floor: the
 others have it, or something newer, or collected it. Only when everything is merged does the node get the others' marks,
@@ -93,9 +94,15 @@ class ApMerge:
             if theirs is None or theirs.region_epoch != self._guard.region_epoch or theirs.node != origin:
                 raise Unread("it is not a node of this region epoch")
             held = dict(zip(peers[::2], peers[1::2], strict=True)).get(self._target.encode(), b"").decode()
-            if self._apply(origin, theirs, self._target, held, closed, []):
+            if self._apply(origin, theirs, self._target, held, closed, []) and self._end_copies(origin, theirs):
                 return theirs
         raise Unread("its position kept moving")
+
+    def _end_copies(self, origin: str, theirs: Guard) -> bool:
+        """Pages of the target's old history that are still on their way to ``origin`` are refused from now on."""
+        args = [*theirs.expectation(theirs.state), self._marks(origin).mark + 1, ""]
+        keys = [scripts.GUARD, scripts.AP_STATE]
+        return not self._ask(origin, scripts.AP_COLLECT_MARK, keys, args, also=b"LATE")
 
     def _marks(self, node: str) -> Marks:
         return Marks.parse(self._ask(node, scripts.AP_MARKS, [scripts.GUARD, scripts.AP_STATE], [])[1:])

@@ -139,5 +139,5 @@ def test_a_restored_disk_brings_nothing_back(cluster: Cluster) -> None:
     wait_for("only what is alive is left", lambda: set(entries(cluster).values()) == {1}, 30)
     assert [a.read("gone").status for a in apps] == [404] * 3
     assert [a.read("keep").json["value"] for a in apps] == ["y"] * 3
-    fields = {n: cluster.nodes[n].client().hmget("holdfast:ap", "mark", "done", "floor") for n in ZONES}
+    fields = {n: cluster.nodes[n].client().hmget("holdfast:ap", "done", "floor") for n in ZONES}
     assert len({tuple(f) for f in fields.values()}) == 1, fields

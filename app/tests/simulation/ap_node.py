@@ -206,7 +206,8 @@ class ApNode:
         if m.marks.mark >= mark:
             raise Refused("late")
         m.marks = Marks(mark, m.marks.done, max(m.marks.floor, floor))
-        self._raise_hlc(floor)
+        if floor:
+            self._raise_hlc(floor)
         return Done()
 
     def drop(self, incarnation: str, mark: int, rows: tuple[tuple[str, str], ...]) -> Done:

@@ -294,6 +294,8 @@ class ApWorld:
         theirs, _now, peers = need((yield origin, ApNode.status))
         raw, closed = peers.get(name, ""), str(Position(f"{incarnation}-closed", 0, None))
         need((yield origin, lambda n: n.apply(theirs, name, raw, closed, [])))
+        marks = need((yield origin, lambda n: n.memory.marks))
+        need((yield origin, lambda n: n.raise_mark(theirs, marks.mark + 1, "")))
 
     def _settle(self) -> None:
         """No more faults, all clocks right, and enough time for every version of the future to come."""
