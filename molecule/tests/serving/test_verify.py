@@ -52,13 +52,13 @@ def broken(lab):
     zone, standby = lab.serving[0], "lab-dr1"
     key = "/etc/holdfast/app/secrets/secret_key"
     lab.host(standby).check_output("systemd-run --unit=stranger python3 -m http.server 8899")
-    lab.host(standby).check_output("nft insert rule inet holdfast input tcp dport 8899 accept")
+    lab.host(standby).check_output("nft insert rule inet holdfast arriving tcp dport 8899 accept")
     lab.host(zone).check_output("docker stop edge")
     lab.host(zone).check_output("chmod 0444 %s", key)
     yield zone, standby
     lab.host(zone).check_output("chmod 0400 %s", key)
     lab.host(zone).check_output("docker start edge")
-    lab.host(standby).check_output("systemctl stop stranger")
+    lab.host(standby).check_output("systemctl stop stranger; systemctl reset-failed stranger || true")
     lab.host(standby).check_output("systemctl restart holdfast-firewall")
     wait_until_ready(lab)
 

@@ -46,7 +46,7 @@ items: {type: list, returned: always, description: "Dictionaries with section, i
 """
 
 ANSWER_SEC = 0.6
-AT_ONCE = 2000
+AT_ONCE = 6000
 
 
 def is_open(address: str, port: int, seconds: float) -> bool:
