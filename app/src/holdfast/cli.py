@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 
 from . import __version__, breaker_command, settings
 from .auth import hash_token
@@ -119,7 +120,12 @@ def _repair(arguments: argparse.Namespace) -> int:
         )
     from .repair_command import RepairCommand
 
-    return RepairCommand(loaded).run(arguments.nodes, arguments.suspect, arguments.confirm, arguments.check)
+    hide: Callable[[str], str] = str
+    if settings.load_pseudonymise(os.environ):
+        from .audit import Audit
+
+        hide = Audit(*settings.load_audit(os.environ)).hide
+    return RepairCommand(loaded, hide).run(arguments.nodes, arguments.suspect, arguments.confirm, arguments.check)
 
 
 def _parked(arguments: argparse.Namespace) -> int:

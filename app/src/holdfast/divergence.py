@@ -1,13 +1,14 @@
 """AP: do two nodes hold the same entries? Digests, their comparison, and which entries to take, as pure functions.
 
-A digest covers every entry (key, version, kind) whose version is at most ``cutoff_ms(cycle)``. All zones derive the
-cutoff from the cycle's number, so digests of one cycle cover the same entries whenever each was made. Each entry is a
-64-bit hash, put into one of ``BUCKETS`` by itself; a bucket is the XOR of its hashes, so the order does not matter.
+A digest covers every entry (key, version, kind, value) whose version is at most ``cutoff_ms(cycle)``. All zones derive
+the cutoff from the cycle's number, so digests of one cycle cover the same entries whenever each was made. Each entry is
+a 64-bit hash, put into one of ``BUCKETS`` by itself; a bucket is the XOR of its hashes, so the order does not matter.
 
 An entry that is overwritten between two nodes' scans makes one bucket differ without any divergence. Therefore buckets
 only say where to look: only those that differ in two cycles running are compared key by key, and an entry counts as
 missing only if this node *now* holds an older version or none, although replication should have brought it (``due``).
-Two different values under one version, which no fault known here produces, are not seen. No I/O, no clock.
+Two contents under one version (rotten bits, a restored file, a bug) must never be; if they are, the one with the larger
+``rank`` wins on every node, also when entries are applied (lua/_ap.lua). No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ LAG_MS = 10_000
 STALLED_MS = 60_000
 #: A cycle is over, and nodes' clocks agree, to within this.
 COLLECTION_SLACK_MS = 600_000
+#: A page of one script hashes about this many bytes of values at most: a millisecond or two of its node.
+PAGE_BYTES = 256 * 1024
+PAGE_KEYS = 200
+#: What the hashes are made of. Digests of another form are not compared: all of their buckets would differ.
+_FORM = b"2 "
 _PACKED = struct.Struct(f">Q{BUCKETS}Q")
 
 
@@ -40,31 +46,45 @@ class Digest:
     buckets: tuple[int, ...]
 
     def pack(self) -> bytes:
-        return self.incarnation.encode() + b" " + _PACKED.pack(self.entries, *self.buckets)
+        return self.incarnation.encode() + b" " + _FORM + _PACKED.pack(self.entries, *self.buckets)
 
     @staticmethod
     def unpack(raw: bytes) -> Digest | None:
         """None: not a digest of this form."""
         incarnation, _, rest = raw.partition(b" ")
-        if len(rest) != _PACKED.size:
+        if len(rest) != len(_FORM) + _PACKED.size or not rest.startswith(_FORM):
             return None
-        entries, *buckets = _PACKED.unpack(rest)
+        entries, *buckets = _PACKED.unpack(rest[len(_FORM) :])
         return Digest(incarnation.decode("utf-8", "replace"), entries, tuple(buckets))
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """An entry that another node has and this one should have."""
+    """An entry that another node has and this one should have. ``twin``: held here too, with a content that loses."""
 
     key: bytes
     version: Version
     bucket: int
+    twin: bool = False
 
 
-def entry_hash(key: bytes, version: bytes, kind: bytes) -> int:
+def entry_hash(key: bytes, version: bytes, kind: bytes, value: bytes) -> int:
     """What lua/ap_digest.lua computes for an entry."""
-    whole = hashlib.sha1(b"\n".join((key, version, kind)), usedforsecurity=False).hexdigest()
+    whole = hashlib.sha1(b"\n".join((key, version, kind, value)), usedforsecurity=False).hexdigest()
     return int(whole[:HASH_HEX], 16)
+
+
+def rank(kind: bytes, value: bytes) -> bytes:
+    """Of two contents under one version the larger rank wins: a tombstone, or the larger SHA-1; as in lua/_ap.lua."""
+    whole = hashlib.sha1(kind + b"\n" + value, usedforsecurity=False).hexdigest()
+    return (b"1" if kind == b"d" else b"0") + whole.encode()
+
+
+def page_keys(keys: int, hashed: int) -> int:
+    """How many keys to ask for in the next page, when ``keys`` had ``hashed`` bytes of values."""
+    if hashed > PAGE_BYTES:
+        return max(1, keys * PAGE_BYTES // hashed)
+    return min(PAGE_KEYS, keys * 2) if hashed * 2 <= PAGE_BYTES else keys
 
 
 def bucket_of(entry: int) -> int:
@@ -113,7 +133,8 @@ def next_cycle(now_ms: int, period_ms: int, last: int, took_ms: int) -> int | No
     while stretch * period_ms < took_ms:
         stretch *= 2
     cycle = now_ms // period_ms // stretch * stretch
-    return cycle if cycle > last else None
+    # Further back than the stretch explains: the clock was ahead and has been corrected.
+    return cycle if cycle > last or last - cycle >= stretch else None
 
 
 def differing(ours: Digest, theirs: Digest) -> frozenset[int]:
@@ -147,11 +168,11 @@ def due(
     return behind <= 0 or behind > STALLED_MS
 
 
-def missing(theirs: Sequence[tuple[bytes, bytes, bytes]], held: Sequence[bytes]) -> list[Missing]:
-    """Of the other node's (key, version, kind) those that are newer than what is held here (b"": nothing)."""
+def missing(theirs: Sequence[tuple[bytes, bytes, bytes, bytes]], held: Sequence[tuple[bytes, bytes]]) -> list[Missing]:
+    """Of the other node's (key, version, rank, hash) those above the (version, rank) held here (b"", b"": nothing)."""
     found = []
-    for (key, raw, kind), ours in zip(theirs, held, strict=True):
-        version = Version.parse(raw.decode())
-        if not ours or Version.parse(ours.decode()).order() < version.order():
-            found.append(Missing(key, version, bucket_of(entry_hash(key, raw, kind))))
+    for (key, raw, content, entry), (ours, our_content) in zip(theirs, held, strict=True):
+        version, twin = Version.parse(raw.decode()), ours == raw
+        if not ours or (our_content < content if twin else Version.parse(ours.decode()).order() < version.order()):
+            found.append(Missing(key, version, bucket_of(int(entry, 16)), twin))
     return found

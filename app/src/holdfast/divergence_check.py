@@ -24,8 +24,8 @@ from .metrics import Metrics
 from .multiprimary import Position
 from .nodes import Nodes
 from .settings import Settings
+from .twins import Twins
 
-PAGE_KEYS = 200
 #: Rest after a page, which costs Redis about a millisecond. Fixed, so that a busy machine does not stretch the scan.
 REST_SEC = 0.005
 KEEP_CYCLES = 8
@@ -39,7 +39,10 @@ class Broken(Exception):
 class DivergenceCheck:
     """``run`` until ``stop``; works only while ``held`` (the zone's lease)."""
 
-    def __init__(self, settings: Settings, nodes: Nodes, metrics: Metrics, lag_ms: int = divergence.LAG_MS) -> None:
+    def __init__(
+        self, settings: Settings, nodes: Nodes, metrics: Metrics, twins: Twins, lag_ms: int = divergence.LAG_MS
+    ) -> None:
+        self._twins = twins
         self._settings, self._nodes, self._local, self._lag = settings, nodes, settings.local_node, lag_ms
         self._period_ms = int(settings.divergence_check_sec * 1000)
         self._grace_ms = int(settings.tombstone_grace_sec * 1000)
@@ -104,6 +107,8 @@ class DivergenceCheck:
             return
         started = time.monotonic()
         total = divergence.Sum()
+        if cycle < self._last:  # the clock was corrected: what was made in its future counts no more
+            self._own, self._compared = {}, dict.fromkeys(self._others, 0)
         self._last = cycle
         for page in self._pages(self._local, guard, cycle, ""):
             total.add(page)
@@ -149,12 +154,12 @@ class DivergenceCheck:
         found: list[bytes] = []
         places: set[int] = set()
         for flat in self._pages(other, guard, cycle, divergence.wanted_flags(buckets)):
-            rows = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+            rows = list(zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True))
             if not rows:
                 continue
             held = self._some(self._local, [r[0] for r in rows], values=False)
-            for entry in divergence.missing(rows, held):
-                if divergence.due(entry.version, self._local, cutoff, positions, answering, self._lag):
+            for entry in divergence.missing(rows, list(zip(held[::2], held[1::2], strict=True))):
+                if entry.twin or divergence.due(entry.version, self._local, cutoff, positions, answering, self._lag):
                     found.append(entry.key)
                     places.add(entry.bucket)
         if not found:
@@ -182,7 +187,7 @@ class DivergenceCheck:
                 mine.mark,
                 self._settings.max_clock_drift_ms,
             ]
-            rows = [(k, *flat[i * 3 : i * 3 + 3], b"") for i, k in enumerate(part) if flat[i * 3]]
+            rows = [(k, *flat[i * 4 : i * 4 + 4]) for i, k in enumerate(part) if flat[i * 4]]
             args.append(len(rows))
             for row in rows:
                 args += row
@@ -190,7 +195,7 @@ class DivergenceCheck:
             reply = self._ask(self._local, scripts.AP_APPLY, places, args)
             if reply[0] == b"MARK":
                 raise Broken("tombstones were collected meanwhile")
-            taken += reply[0]
+            taken += reply[0] + self._twins.note(other, reply[5])
             size = sum(len(f) for f in flat)
             chunk = max(1, chunk // 2) if size > VALUE_BYTES else min(200, chunk * 2)
             self._rest(0.02)
@@ -212,11 +217,12 @@ class DivergenceCheck:
         """Every page of one scan of ``node``, with rests. Raises Broken when it is no longer the same history."""
         youngest = f"{max(0, divergence.cutoff_ms(cycle, self._period_ms, self._lag)):012x}"
         collected = f"{max(0, divergence.collected_ms(cycle, self._period_ms, self._grace_ms)):012x}"
-        cursor, run_id = b"0", b""
+        cursor, run_id, keys = b"0", b"", 1
         while True:
-            fields, cursor, page, server = self._ask(
-                node, scripts.AP_DIGEST, [scripts.GUARD], [cursor, PAGE_KEYS, youngest, wanted, collected]
+            fields, cursor, page, server, hashed = self._ask(
+                node, scripts.AP_DIGEST, [scripts.GUARD], [cursor, keys, youngest, wanted, collected]
             )
+            keys = divergence.page_keys(keys, hashed)
             if self._admit(node, fields) != guard or run_id not in (b"", server):
                 raise Broken("its guard changed, or it was restarted, during the scan")
             run_id = server

@@ -217,8 +217,8 @@ class ParkedCommand:
                 cursor = b"0"
                 while True:
                     _guard, cursor, flat, _run = self._ask(name, script, keys, [cursor, PAGE_KEYS, *extra])
-                    for at in range(0, len(flat), 4):
-                        key, version, kind, value = flat[at : at + 4]
+                    for at in range(0, len(flat), 5):
+                        key, version, kind, value, _replaces = flat[at : at + 5]
                         yield Entry(name, state, key, Version.parse(version.decode()), kind, value)
                     if cursor == b"0":
                         break

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from .guard import MEMBER, RECOVERING, Guard
 from .repair import copy_all, move
+from .repair_doubt import doubtful
 from .repair_plan import Code, Floor, Moved, Progress, Seen, Steps, Stopped, look, majority, ours, top_region_epoch
 
 
@@ -37,9 +38,17 @@ def usable(seen: dict[str, Seen], names: tuple[str, ...], region: str) -> list[s
 
 
 def heal_all(
-    names: tuple[str, ...], region: str, fresh: Callable[[], str], progress: Progress
+    names: tuple[str, ...],
+    region: str,
+    fresh: Callable[[], str],
+    progress: Progress,
+    kept: frozenset[str] = frozenset(),
+    in_doubt: Callable[[list[str]], None] = lambda _keys: None,
 ) -> Steps[dict[str, Guard]]:
-    """Up to the point where every present node holds everything; returns their guards, still *recovering*."""
+    """Up to the point where every present node holds everything; returns their guards, still *recovering*.
+
+    ``kept``: the nodes that were valid; ``in_doubt`` is told the keys that may have been deleted (repair_doubt.py).
+    """
     seen = yield from look(names)
     present = usable(seen, names, region)
     known = [s.guard for n, s in seen.items() if s.guard is not None and n in present]
@@ -49,12 +58,13 @@ def heal_all(
     for name, guard in guards.items():
         yield from move(name, seen[name].guard, guard)
     # The largest floor everywhere. A register below it stays all the same: it may be the last copy of a value; so a
-    # delete that was collected may come undone here, as any acknowledged write may be lost.
+    # delete that was collected may come undone here, as any acknowledged write may be lost. Such keys are named.
     seen = yield from look(names)
     floor = max(s.floor for s in seen.values())
     told = yield [(n, Floor(g, floor)) for n, g in guards.items()]
     if not all(isinstance(t, Moved) for t in told):
         raise Stopped(Code.UNREACHABLE, "a node does not answer; run this again")
+    in_doubt((yield from doubtful(guards, floor, kept)))
     first, *rest = present
     for source, target in [(n, first) for n in rest] + [(first, n) for n in rest]:
         done = yield from copy_all(target, guards[target], source, guards[source], progress)

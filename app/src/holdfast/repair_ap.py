@@ -123,7 +123,7 @@ class ApMerge:
             if now is None or now.incarnation != theirs.incarnation or run_id not in (b"", server):
                 raise Unread("it changed or was restarted meanwhile")
             run_id = server
-            rows = [(*flat[i : i + 4], b"") for i in range(0, len(flat), 4)]
+            rows = [tuple(flat[i : i + 5]) for i in range(0, len(flat), 5)]
             self._apply(self._target, self._guard, origin, "*", str(self._mark), rows)
             merged += len(rows)
             progress(merged)

@@ -9,7 +9,7 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .guard import Guard
@@ -21,6 +21,8 @@ from .repair_plan import Code, Seen, Stopped, look, majority, split, valid
 from .settings import BootstrapSettings
 
 EVERY_SEC = 1.0
+#: So many keys in doubt are named; all are counted.
+FIRST = 20
 
 
 class Lines:
@@ -47,7 +49,10 @@ class Lines:
 
 
 class RepairCommand:
-    def __init__(self, settings: BootstrapSettings) -> None:
+    """``hide``: what becomes of a key before it is shown (``Audit.hide``)."""
+
+    def __init__(self, settings: BootstrapSettings, hide: Callable[[str], str] = str) -> None:
+        self._hide = hide
         self._settings, self._names, self._region = settings, tuple(settings.nodes), settings.region
         self._lines = Lines()
         self._nodes = RepairNodes(settings)
@@ -78,7 +83,7 @@ class RepairCommand:
             check=check,
         )
         if hopeless:
-            self._from_all(seen, absent, confirm, check)
+            self._from_all(seen, absent, confirm, check, frozenset(able))
             return
         if check:
             return
@@ -131,7 +136,19 @@ class RepairCommand:
     def _progress(self, target: str) -> Any:
         return lambda phase, source, looked, copied: self._lines.progress(target, phase, source, looked, copied)
 
-    def _from_all(self, seen: dict[str, Seen], absent: list[str], confirm: str | None, check: bool) -> None:
+    def _in_doubt(self, keys: list[str]) -> None:
+        if keys:
+            self._lines.say(
+                "REPAIR_IN_DOUBT",
+                count=len(keys),
+                first=[self._hide(k) for k in keys[:FIRST]],
+                why="old values one node has and another has not: deleted and collected, or last copies; they stay",
+                then="delete those that you know were deleted",
+            )
+
+    def _from_all(
+        self, seen: dict[str, Seen], absent: list[str], confirm: str | None, check: bool, kept: frozenset[str]
+    ) -> None:
         cost = f"without {', '.join(absent)}, which must be emptied before it returns" if absent else "no node is away"
         if confirm is None or check:
             raise Stopped(
@@ -144,7 +161,9 @@ class RepairCommand:
             raise Stopped(Code.NO_MAJORITY, f"--confirm {confirm}: the region is {self._region}; nothing was changed")
         self._lines.say("REPAIR_FROM_ALL", nodes=sorted(seen), absent=absent)
         guards = self._nodes.drive(
-            heal_all(self._names, self._region, lambda: secrets.token_hex(16), self._progress("all"))
+            heal_all(
+                self._names, self._region, lambda: secrets.token_hex(16), self._progress("all"), kept, self._in_doubt
+            )
         )
         for target, guard in guards.items():
             self._merge_ap(target, guard, {n: s for n, s in seen.items() if n in guards})

@@ -24,6 +24,7 @@ from .logs import LOG, event
 from .metrics import Metrics
 from .multiprimary import Next, Position, between, judge, trim_point
 from .nodes import Nodes, Result
+from .replicate_counters import Counters
 from .settings import Settings
 
 POLL_SEC = 0.05
@@ -69,18 +70,6 @@ class _Ahead:
     after: int
     asked_ms: int
     box: queue.SimpleQueue[Result]
-
-
-class Counters:
-    def __init__(self, metrics: Metrics, origins: tuple[str, ...]) -> None:
-        label = {"node": origins}
-        self.applied = metrics.counter("ap_replication_applied_total", "Entries applied, by origin.", label)
-        self.lost = metrics.counter("ap_replication_superseded_total", "Entries older than what was there.", label)
-        self.parked = metrics.counter("ap_replication_parked_total", "Entries parked, version too far ahead.", label)
-        self.merges = metrics.counter("ap_full_merges_total", "Full merges finished, by origin.", label)
-        self.errors = metrics.counter("ap_replication_errors_total", "Rounds that failed, by origin.", label)
-        self.conflicts = metrics.counter("lww_conflicts_total", "Concurrent writes of which one was discarded.", label)
-        self.active = metrics.gauge("ap_replication_active", "1 if this process holds the zone's lease.")
 
 
 class Puller:
@@ -161,7 +150,7 @@ class Puller:
         return self._note(self._ask(self._local, scripts.AP_REPLAY, keys, args))
 
     def _apply(self, guard: Guard, expected: str, position: Position | None, rows: Sequence[tuple[bytes, ...]]) -> None:
-        """Apply ``rows`` (key, version, kind, value, prev); ``position`` None: a page of a full merge."""
+        """Apply ``rows`` (key, version, kind, value, rep); ``position`` None: a page of a full merge."""
         keys: list[Any] = [scripts.GUARD, scripts.PEERS, scripts.AP_STATE, scripts.PARKED]
         keys += [b"ap:" + row[0] for row in rows]
         args: list[Any] = [
@@ -180,13 +169,14 @@ class Puller:
         """Count what an apply did; returns the local node's clock in ms."""
         if reply[0] in (b"CURSOR", b"MARK"):
             raise Skip("another replicator moved the cursor, or tombstones were collected during a full merge")
-        applied, lost, parked, now, losers = reply
+        applied, lost, parked, now, losers, twins = reply
         self._counters.applied.labels(self.origin).inc(applied)
         self._counters.lost.labels(self.origin).inc(lost)
         self._counters.parked.labels(self.origin).inc(parked)
         for key, version in zip(losers[::2], losers[1::2], strict=True):
             self._counters.conflicts.labels(self.origin).inc()
             self._audit.record("LWW_DISCARDED", key=key.decode(), version=version.decode(), node=self._local)
+        self._counters.twins.note(self.origin, twins)
         if parked:
             event(LOG, 30, "ENTRIES_PARKED", origin=self.origin, count=parked)
         return int(now)
@@ -212,7 +202,7 @@ class Puller:
             if self._admit(self.origin, fields) != pulled.guard or run_id not in (b"", server):
                 raise Skip("the origin's guard changed, or it was restarted, during the full merge")
             run_id = server
-            rows = [(*flat[i : i + 4], b"") for i in range(0, len(flat), 4)]
+            rows = [tuple(flat[i : i + 5]) for i in range(0, len(flat), 5)]
             if rows:
                 self._apply(local.guard, raw, None, rows)
                 merged += len(rows)
@@ -248,7 +238,7 @@ class Replicator:
     def __init__(self, settings: Settings, nodes: Nodes, metrics: Metrics, audit: Audit) -> None:
         self._settings, self._nodes = settings, nodes
         origins = tuple(n for n in nodes.names if n != settings.local_node)
-        self._counters = Counters(metrics, origins)
+        self._counters = Counters(metrics, origins, audit)
         self._pullers = [Puller(o, settings, nodes, self._counters, audit) for o in origins]
         self._owner = f"{settings.zone}-{secrets.token_hex(8)}"
         self._held = threading.Event()
@@ -257,7 +247,7 @@ class Replicator:
         self._threads = [*collecting, threading.Thread(target=self._keep_house, name="house", daemon=True)] + [
             threading.Thread(target=self._pull, args=(p,), name=f"pull-{p.origin}", daemon=True) for p in self._pullers
         ]
-        check = DivergenceCheck(settings, nodes, metrics)
+        check = DivergenceCheck(settings, nodes, metrics, self._counters.twins)
         self._threads.append(
             threading.Thread(target=check.run, args=(self._held, self._stop), name="divergence", daemon=True)
         )

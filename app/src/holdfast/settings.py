@@ -334,6 +334,11 @@ def load_bootstrap(environ: Mapping[str, str]) -> BootstrapSettings:
     )
 
 
+def load_pseudonymise(environ: Mapping[str, str]) -> bool:
+    """Whether a command that writes no audit log shows pseudonyms of keys all the same."""
+    return _Env(environ).switch("AUDIT_PSEUDONYMISE", "off")
+
+
 def load_audit(environ: Mapping[str, str]) -> tuple[str, bool]:
     """(secret key, whether to pseudonymise) for a command that writes the audit log."""
     env = _Env(environ)

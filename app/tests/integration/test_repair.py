@@ -17,8 +17,9 @@ from cluster import App, Cluster, wait_for
 ARGUMENTS = [sys.executable, "-m", "holdfast", "repair"]
 
 
-def repair(cluster: Cluster, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    done = subprocess.run([*ARGUMENTS, *arguments], env=cluster.env("cp"), capture_output=True, text=True, timeout=60)
+def repair(cluster: Cluster, *arguments: str, **extra: str) -> tuple[int, list[dict[str, Any]]]:
+    env = cluster.env("cp", **extra)
+    done = subprocess.run([*ARGUMENTS, *arguments], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode != 1, done.stderr
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -213,6 +214,36 @@ def test_without_a_majority_only_after_typed_confirmation(cluster: Cluster) -> N
     assert app.read("k").json["value"] == "kept"
     assert app.write("k", "new").json["version"].startswith("00000002.")
     assert {guard(cluster, n)["region_epoch"] for n in cluster.nodes} == {"2"}
+
+
+def test_old_values_that_may_have_been_collected_are_named_and_kept(cluster: Cluster) -> None:
+    def old_disks(floor: str) -> dict[str, Any]:
+        """Two nodes that vote no more; one has a value that the other has not. Returns the line that names it."""
+        for name in ("db_g2", "db_g3"):
+            client = cluster.nodes[name].client()
+            client.hset("holdfast:guard", "state", "recovering")
+            client.delete("cp:doubt")
+        cluster.nodes["db_g1"].client().delete("cp:doubt")
+        cluster.nodes["db_g3"].client().hset("cp:doubt", mapping={"t": version, "k": "v", "v": "perhaps the last"})
+        if floor:
+            cluster.nodes["db_g2"].client().hset("holdfast:cp", "floor", floor)
+        code, lines = repair(cluster, "--all", "--confirm", "lab", AUDIT_PSEUDONYMISE="on" if hidden else "off")
+        assert code == 0, lines
+        assert all(registers(cluster, n)["cp:doubt"] for n in cluster.nodes), "it stays"
+        return next((x for x in lines if x["event"] == "REPAIR_IN_DOUBT"), {})
+
+    app, hidden = cluster.run("serve", "cp"), False
+    version = app.write("doubt", "x").json["version"]
+    assert app.write("everywhere", "y").status == 200
+    wait_for("on all nodes", lambda: all(len(registers(cluster, n)) == 2 for n in cluster.nodes))
+    assert old_disks("") == {}, "nothing was ever collected: nothing is in doubt"
+    floor = version[:9] + "f" * 16 + version[25:]
+    named = old_disks(floor)
+    assert (named["count"], named["first"]) == (1, ["doubt"])
+    hidden = True
+    named = old_disks(floor)
+    assert named["count"] == 1
+    assert named["first"][0].startswith("p:")
 
 
 def test_a_node_that_was_away_is_not_merged(cluster: Cluster) -> None:

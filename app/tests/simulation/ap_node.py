@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from events import Events
 
+from holdfast import divergence
 from holdfast.ap_collect import Done, Looked
 from holdfast.ap_marks import Marks, highest
+from holdfast.divergence import Digest
 from holdfast.hlc import Version
 from holdfast.multiprimary import Position
 
@@ -24,6 +26,8 @@ class Entry:
     key: str
     version: str
     value: str | None
+    #: Versions of the future that were written anew, as this entry or as one before it.
+    replaces: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -37,14 +41,27 @@ class State:
     sequence: int = 0
     outbox: list[Entry] = field(default_factory=list)
     peers: dict[str, str] = field(default_factory=dict)
-    parked: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    parked: dict[tuple[str, str], tuple[str | None, frozenset[str]]] = field(default_factory=dict)
+    replaced: dict[str, frozenset[str]] = field(default_factory=dict)
+    digests: dict[int, Digest] = field(default_factory=dict)
     marks: Marks = field(default_factory=Marks)
 
 
 def copied(state: State) -> State:
     return replace(
-        state, values=dict(state.values), outbox=list(state.outbox), peers=dict(state.peers), parked=dict(state.parked)
+        state,
+        values=dict(state.values),
+        outbox=list(state.outbox),
+        peers=dict(state.peers),
+        parked=dict(state.parked),
+        replaced=dict(state.replaced),
+        digests=dict(state.digests),
     )
+
+
+def content(value: str | None) -> tuple[bytes, bytes]:
+    """Kind and value as a node has them."""
+    return (b"d", b"") if value is None else (b"v", value.encode())
 
 
 def newer(one: str, other: str) -> bool:
@@ -115,12 +132,20 @@ class ApNode:
             raise Refused("not a member")
         now = self.clock()
         milliseconds, counter = max(m.hlc, (now, 0), min(floor, (now + DRIFT_MS, 0)), self._held(key))
-        m.hlc = (milliseconds, counter + 1)
-        version = str(Version(EPOCH, milliseconds, counter + 1, self.name))
+        version = self._mint(key, milliseconds, counter)
         m.sequence += 1
         m.outbox.append(Entry(m.sequence, key, version, value))
         m.values[key] = (version, value)
         return version, m.sequence, m.incarnation
+
+    def _mint(self, key: str, milliseconds: int, counter: int) -> str:
+        """The next version after these that was not replaced."""
+        while True:
+            counter += 1
+            version = str(Version(EPOCH, milliseconds, counter, self.name))
+            if version not in self.memory.replaced.get(key, ()):
+                self.memory.hlc = (milliseconds, counter)
+                return version
 
     def _held(self, key: str) -> tuple[int, int]:
         if key not in self.memory.values:
@@ -152,9 +177,67 @@ class ApNode:
     def scan(self) -> tuple[str, int, int, list[Entry]]:
         """All values and parked entries at once: pages and restarts in between are simulated for CP."""
         m = self.memory
-        entries = [Entry(0, k, v, x) for k, (v, x) in m.values.items()]
-        entries += [Entry(0, k, v, x) for (v, k), x in m.parked.items()]
-        return m.incarnation, m.sequence, self.boot, entries
+        entries = [Entry(0, k, v, x, r) for (v, k), (x, r) in m.parked.items()]
+        return m.incarnation, m.sequence, self.boot, entries + self.some(m.values)
+
+    def some(self, keys: Iterable[str]) -> list[Entry]:
+        m = self.memory
+        return [Entry(0, k, *m.values[k], m.replaced.get(k, frozenset())) for k in keys if k in m.values]
+
+    def future(self) -> list[Entry]:
+        """What `holdfast parked` lists: parked here, or held although it is of the future."""
+        limit = self.clock() + DRIFT_MS
+        return [e for e in self.scan()[3] if Version.parse(e.version).milliseconds > limit]
+
+    def restamp(self, incarnation: str, rows: list[Entry], reuse: bool) -> list[tuple[str, str, str, int]]:
+        """Write ``rows`` anew: (key, replaced, version, sequence). ``reuse``: the control, under the old versions."""
+        m = self.memory
+        if m.incarnation != incarnation or m.state != "member":
+            raise Refused("guard")
+        limit, done = self.clock() + DRIFT_MS, []
+        m.hlc = (limit, m.hlc[1] if m.hlc[0] == limit else 0)
+        for row in rows:
+            value = m.values[row.key][1] if row.key in m.values else row.value
+            version = row.version if reuse else self._mint(row.key, *m.hlc)
+            m.sequence += 1
+            gone = {row.version}
+            if row.key in m.values and newer(m.values[row.key][0], version):
+                gone.add(m.values[row.key][0])
+            m.outbox.append(Entry(m.sequence, row.key, version, value, frozenset(gone)))
+            m.values[row.key] = (version, value)
+            if not reuse:
+                self._note_replaced(row.key, frozenset(gone))
+            done += [(row.key, old, version, m.sequence) for old in sorted(gone)]
+        return done
+
+    def _note_replaced(self, key: str, versions: frozenset[str]) -> None:
+        m = self.memory
+        m.replaced[key] = m.replaced.get(key, frozenset()) | versions
+        for version in versions:
+            m.parked.pop((version, key), None)
+
+    def digest(self, incarnation: str, cycle: int, cutoff: int, gone: int) -> Digest:
+        """Make this node's digest of a cycle and keep it. ``gone``: tombstones up to then are left out."""
+        m, total = self.memory, divergence.Sum()
+        if m.incarnation != incarnation or m.state != "member":
+            raise Refused("guard")
+        for row in self.digest_rows(cutoff, gone):
+            total.add(row[3])
+        m.digests = {c: d for c, d in m.digests.items() if c > cycle - 8} | {cycle: total.digest(m.incarnation)}
+        return m.digests[cycle]
+
+    def digest_rows(self, cutoff: int, gone: int) -> list[tuple[bytes, bytes, bytes, bytes]]:
+        rows = []
+        for key, (version, value) in self.memory.values.items():
+            at = Version.parse(version).milliseconds
+            if at <= cutoff and (value is not None or at > gone):
+                raw, what = (key.encode(), version.encode()), content(value)
+                rows.append((*raw, divergence.rank(*what), b"%016x" % divergence.entry_hash(*raw, *what)))
+        return rows
+
+    def ranks(self, keys: Iterable[str]) -> list[tuple[bytes, bytes]]:
+        held = [self.memory.values.get(k) for k in keys]
+        return [(h[0].encode(), divergence.rank(*content(h[1]))) if h else (b"", b"") for h in held]
 
     def apply(
         self, incarnation: str, origin: str, expected: str, position: str, entries: list[Entry], mark: int | None = None
@@ -170,20 +253,30 @@ class ApNode:
             raise Refused("mark")
         changed = 0
         for entry in entries:
-            changed += self._merge(entry.key, entry.version, entry.value)
+            changed += self._merge(entry.key, entry.version, entry.value, entry.replaces)
         if expected != "*":
             m.peers[origin] = position
         return changed
 
-    def _merge(self, key: str, version: str, value: str | None) -> int:
+    def _merge(self, key: str, version: str, value: str | None, replaces: frozenset[str]) -> int:
         m, parsed = self.memory, Version.parse(version)
         if parsed.milliseconds > self.clock() + DRIFT_MS:
+            for other in replaces:
+                m.parked.pop((other, key), None)
+            if version in m.replaced.get(key, ()):
+                return 0
             if (version, key) not in m.parked:
                 self._events.fault("entry parked", self.name)
-            m.parked[version, key] = value
+            m.parked[version, key] = (value, replaces)
             return 0
         m.hlc = max(m.hlc, (parsed.milliseconds, parsed.counter))
-        if key in m.values and not newer(version, m.values[key][0]):
+        if replaces:
+            self._note_replaced(key, replaces)
+        gone, held = m.replaced.get(key, frozenset()), m.values.get(key)
+        if held is not None and held[0] == version:
+            if divergence.rank(*content(value)) <= divergence.rank(*content(held[1])):
+                return 0
+        elif version in gone or (held is not None and held[0] not in gone and not newer(version, held[0])):
             return 0
         m.values[key] = (version, value)
         return 1
@@ -256,10 +349,10 @@ class ApNode:
         self.memory.hlc = max(self.memory.hlc, (parsed.milliseconds, parsed.counter))
 
     def unpark(self) -> None:
-        for (version, key), value in list(self.memory.parked.items()):
+        for (version, key), (value, replaces) in list(self.memory.parked.items()):
             if Version.parse(version).milliseconds <= self.clock() + DRIFT_MS:
-                del self.memory.parked[version, key]
-                self._merge(key, version, value)
+                self.memory.parked.pop((version, key), None)
+                self._merge(key, version, value, replaces)
 
     def trim(self, point: int) -> None:
         outbox = [e for e in self.memory.outbox if e.sequence > point]

@@ -117,6 +117,8 @@ class Replicator(Process):
         incarnation, _head, _boot, entries = need((yield origin, ApNode.scan))
         if incarnation != theirs or of_origin.before(ours):
             return
+        if "replaced versions not copied" in self.controls:
+            entries = [replace(e, replaces=frozenset()) for e in entries]
         need((yield self.zone, lambda n: n.apply(mine, origin, "*", "", entries, mark)))
         position = str(Position(theirs, head, now))
         need((yield self.zone, lambda n: n.apply(mine, origin, raw, position, [])))

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ap_collector import ApCollector
+from ap_digests import GRACE_MS, Digests
 from ap_node import ApNode, Refused, State, copied, newer
 from ap_replicator import Process, Replicator, Talk, need
+from ap_restamp import RestampOperator
 from events import Events, Network
 
 from holdfast.ap_marks import highest
@@ -35,6 +37,17 @@ CONTROLS = {
     "positions not waited for": 500,
     "pages not marked": 2000,
     "restored data not purged": 4000,
+    "digests without tombstones": 300,
+    "restamp under the old version": 300,
+    "replaced versions not copied": 1000,
+}
+#: What a seed has beside: most of them neither, for the digests need a grace in which nothing is collected.
+MIX = ("digests",) * 3 + ("restamp",) * 3 + ("neither",) * 14
+#: What a seed with the control has.
+PARTS = {
+    "digests without tombstones": "digests",
+    "restamp under the old version": "restamp",
+    "replaced versions not copied": "restamp",
 }
 
 
@@ -84,6 +97,19 @@ class ApWorld:
             ApCollector(f"collect{i}", self.nodes, events, self.network, controls)
             for i in range(2 if self.random.random() < 0.3 else 1)
         ]
+        # Digests would hide what the other controls break.
+        part = next((PARTS.get(c, "neither") for c in controls), self.random.choice(MIX))
+        # With restamps too: a write that a node refused beside a version of the future may be above what replaced that
+        # one, and comes back to it by the digests only.
+        compares = part != "neither"
+        self.digests = [Digests(n, self.nodes, events, self.network, controls) for n in self.names if compares]
+        self.damages = part == "digests"
+        if self.digests:
+            for collector in self.collectors:
+                collector.grace = GRACE_MS
+        self.operator = RestampOperator(self.nodes, events, self.network, controls) if part == "restamp" else None
+        self.damaged: tuple[str, str] | None = None
+        self.rotten: set[tuple[str, str]] = set()
         self.repair = Process("repair", self.nodes, events, self.network)
         self.acknowledged: list[Acknowledged] = []
         #: The sequence numbers from which on a history was cut: (node, incarnation) -> last one that survived.
@@ -101,6 +127,8 @@ class ApWorld:
             self.events.at(self.random.uniform(1, 10), self._client, client, Session(), {}, (0, 0))
         self.events.at(30.0, self._snapshot)
         self.events.at(self.random.uniform(15, 40), self._next_fault)
+        if self.damages:
+            self.events.at(self.random.uniform(40, 100), self._damage)
         if self.pauses:
             self.events.at(PAUSE[0], self._pause)
             self.events.at(PAUSE[1], self._resume)
@@ -109,6 +137,7 @@ class ApWorld:
         self._settle()
         self.result.faults, self.result.seen = self.events.faults, self.events.seen
         self.result.repairs += sum(r.merges for r in self.replicators)
+        self.result.repairs += sum(d.repaired for d in self.digests)
         self.result.problem = self.result.problem or self._check()
         return self.result
 
@@ -147,10 +176,12 @@ class ApWorld:
             parked = 0
         if unmet(session, node, incarnation, sequence, peers, parked):
             return
+        if self.damaged is not None and self.damaged[1] == key:
+            return
         self.result.sessions_checked += 1
         wanted = written.get(key)
-        gone = wanted is not None and version is None and not newer(wanted, self._dropped(key))
-        if wanted is not None and not gone and (version is None or newer(wanted, version)):
+        gone = wanted is not None and version is None and self._covered(key, wanted, self._dropped(key))
+        if wanted is not None and not gone and (version is None or not self._covered(key, wanted, version)):
             self.result.problem = (
                 f"{key} read at {node} as {version} under a session that wrote {wanted} "
                 f"at {self.events.now:.2f}, and the answer said read_your_writes"
@@ -159,6 +190,45 @@ class ApWorld:
     def _dropped(self, key: str) -> str:
         """The largest version of the key that a node has removed; '' for none."""
         return max(n.dropped.get(key, "") for n in self.nodes.values())
+
+    def _covered(self, key: str, version: str, held: str) -> bool:
+        return self.operator.covered(key, version, held) if self.operator else not newer(version, held)
+
+    def _damage(self) -> None:
+        if not self.over:
+            self._damage_now()
+            self.events.at(self.random.uniform(20, 60), self._damage)
+
+    def _damage_now(self) -> None:
+        """Behind replication's back: a key that all have is lost on one node, or has another content there.
+
+        One at a time: a second loss before the first is repaired may take the last copy.
+        """
+        states = [s for n in self.nodes.values() for s in (n.memory, n.disk)]
+        if self.damaged is not None:
+            name, key = self.damaged
+            if not all(n.up and n.memory.state == "member" for n in self.nodes.values()):
+                return
+            if len({s.values.get(key) for s in states}) > 1:
+                return
+            self.damaged = None
+        common = [k for k in KEYS if k in states[0].values and len({s.values.get(k) for s in states}) == 1]
+        if not common or any(s.state != "member" for s in states):
+            return
+        # Tombstones first: their loss is the one nobody sees.
+        key = min(common, key=lambda k: states[0].values[k][1] is not None)
+        name = self.random.choice(self.names)
+        version, value = states[0].values[key]
+        lost = value is None or self.random.random() < 0.7
+        if not lost:
+            self.rotten.add((key, version))
+        for state in (self.nodes[name].memory, self.nodes[name].disk):
+            if lost:
+                state.values.pop(key, None)
+            else:
+                state.values[key] = (version, f"{value} rotten")
+        self.damaged = (name, key)
+        self.events.fault("damage", name, key, version)
 
     def _snapshot(self) -> None:
         node = self.nodes[self.random.choice(self.names)]
@@ -299,6 +369,8 @@ class ApWorld:
 
     def _settle(self) -> None:
         """No more faults, all clocks right, and enough time for every version of the future to come."""
+        if self.operator:
+            self.operator.over = True
         self.network.quiet = True
         self.network.cut.clear()
         self.network.lagging.clear()
@@ -308,7 +380,12 @@ class ApWorld:
         versions = [held[0] for s in states for held in s.values.values()] + [p[0] for s in states for p in s.parked]
         latest = max((Version.parse(v).milliseconds for v in versions), default=0)
         clock = next(iter(self.nodes.values())).clock()
-        self.events.run(self.events.now + 150.0 + max(0, latest - clock) / 10)
+        more = 0.0
+        if self.digests:
+            more = 120.0
+        if self.damages:  # once more, when most is quiet and all have the same
+            self.events.at(90.0, self._damage_now)
+        self.events.run(self.events.now + 150.0 + more + max(0, latest - clock) / 10)
 
     def _check(self) -> str | None:
         first, *others = (self._visible(n) for n in self.nodes.values())
@@ -323,12 +400,15 @@ class ApWorld:
             if write.lost or write.sequence > self.cut_after.get((write.origin, write.incarnation), 1 << 60):
                 continue
             held = first.get(write.key)
-            if held is None and not newer(write.version, self._dropped(write.key)):
+            if held is None and self._covered(write.key, write.version, self._dropped(write.key)):
                 continue
-            if held is None or newer(write.version, held[0]):
+            if held is None or not self._covered(write.key, write.version, held[0]):
                 what = "a delete came undone" if write.value is None else "a write was lost"
                 return f"{what}: {write}, in the end {held}"
-            if held[0] == write.version and held[1] != write.value:
+            if self.operator and self.operator.came_back(write.key, held[0], self.cut_after):
+                return f"a version that was written anew came back: {write}, in the end {held}"
+            twins = (write.key, write.version) in self.rotten
+            if held[0] == write.version and held[1] != write.value and not twins:
                 return f"one version, two values: {write}, in the end {held}"
         return None
 

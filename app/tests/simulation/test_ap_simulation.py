@@ -31,10 +31,13 @@ def test_every_history_converges_and_keeps_its_promises() -> None:
         "lag",
         "entry parked",
         "outbox trimmed past a peer",
+        "damage",
     ):
         assert total.faults[kind] > total.busy / 100, f"{kind} hardly ever took effect"
     for what in ("collection", "collection afterwards", "tombstone sent again"):
         assert total.seen[what] > total.busy / 10, f"{what}: hardly ever"
+    for kind in ("restamp", "digest repair"):
+        assert total.seen[kind] > total.busy / 100, f"{kind} hardly ever took effect"
     print(total, dict(total.seen))
 
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 import random
 
 from holdfast import divergence
-from holdfast.divergence import Digest, Sum, bucket_of, cutoff_ms, differing, due, entry_hash, missing, next_cycle
+from holdfast.divergence import (
+    Digest,
+    Sum,
+    bucket_of,
+    cutoff_ms,
+    differing,
+    due,
+    entry_hash,
+    missing,
+    next_cycle,
+    page_keys,
+    rank,
+)
 from holdfast.hlc import Version
 from holdfast.multiprimary import Position
 
@@ -21,7 +33,7 @@ def digest(entries: dict[bytes, Version], cutoff: int = 1 << 40, order: int = 0)
     rows = [(k, v) for k, v in entries.items() if v.milliseconds <= cutoff]
     random.Random(order).shuffle(rows)
     for key, held in rows:
-        total.add(b"%016x" % entry_hash(key, str(held).encode(), b"v"))
+        total.add(b"%016x" % entry_hash(key, str(held).encode(), b"v", b"x"))
     return total.digest("inc")
 
 
@@ -39,13 +51,27 @@ def test_the_order_of_a_scan_does_not_matter_and_any_change_does() -> None:
 
 
 def test_a_tombstone_differs_from_a_value_of_the_same_version() -> None:
-    assert entry_hash(b"k", b"1", b"v") != entry_hash(b"k", b"1", b"d")
+    assert entry_hash(b"k", b"1", b"v", b"") != entry_hash(b"k", b"1", b"d", b"")
+
+
+def test_another_value_under_the_same_version_differs_and_one_of_two_contents_wins() -> None:
+    assert entry_hash(b"k", b"1", b"v", b"a") != entry_hash(b"k", b"1", b"v", b"b")
+    assert rank(b"d", b"") > max(rank(b"v", b"%d" % i) for i in range(100)), "no delete comes undone"
+    assert rank(b"v", b"a") != rank(b"v", b"b")
+
+
+def test_pages_stay_small_whatever_the_size_of_values() -> None:
+    assert page_keys(1, 100) == 2
+    assert page_keys(200, 20_000) == 200
+    assert page_keys(200, 200 << 20) == 1, "a megabyte each: one at a time"
+    assert page_keys(40, divergence.PAGE_BYTES * 4) == 10
+    assert page_keys(1, 1 << 20) == 1
 
 
 def test_a_change_touches_only_the_buckets_of_the_entries_concerned() -> None:
     entries = {b"k%d" % i: version(i) for i in range(5000)}
     newer = version(70_000)
-    buckets = {bucket_of(entry_hash(b"k9", str(v).encode(), b"v")) for v in (entries[b"k9"], newer)}
+    buckets = {bucket_of(entry_hash(b"k9", str(v).encode(), b"v", b"x")) for v in (entries[b"k9"], newer)}
     assert differing(digest(entries), digest(entries | {b"k9": newer})) == buckets
 
 
@@ -54,6 +80,7 @@ def test_digests_survive_the_trip_through_a_node() -> None:
     assert Digest.unpack(made.pack()) == made
     assert Digest.unpack(b"inc " + b"x" * 17) is None
     assert Digest.unpack(b"") is None
+    assert Digest.unpack(made.pack().replace(b" 2 ", b" ", 1)) is None, "one made before values were hashed"
 
 
 def test_cycles_are_the_same_everywhere_and_long_scans_make_every_second_one() -> None:
@@ -62,18 +89,23 @@ def test_cycles_are_the_same_everywhere_and_long_scans_make_every_second_one() -
     assert next_cycle(60_000 * 7 + 5, 60_000, 4, 61_000) == 6
     assert next_cycle(60_000 * 7 + 5, 60_000, 6, 61_000) is None
     assert next_cycle(60_000 * 9, 60_000, 4, 200_000) == 8
+    assert next_cycle(60_000 * 9, 60_000, 69, 10_000) == 9, "the clock was an hour ahead and has been corrected"
 
 
 def test_missing_is_what_is_newer_there() -> None:
     older, newer = str(version(1)).encode(), str(version(2)).encode()
+    entry, low, high = b"%016x" % 7, rank(b"v", b"a"), rank(b"d", b"")
     rows = [
-        (b"absent", older, b"v"),
-        (b"older here", newer, b"v"),
-        (b"same", newer, b"d"),
-        (b"newer here", older, b"v"),
+        (b"absent", older, low, entry),
+        (b"older here", newer, low, entry),
+        (b"same", newer, high, entry),
+        (b"newer here", older, high, entry),
+        (b"twin wins", newer, high, entry),
+        (b"twin loses", newer, low, entry),
     ]
-    found = missing(rows, [b"", older, newer, newer])
-    assert [m.key for m in found] == [b"absent", b"older here"]
+    found = missing(rows, [(b"", b""), (older, high), (newer, high), (newer, low), (newer, low), (newer, high)])
+    assert [(m.key, m.twin) for m in found] == [(b"absent", False), (b"older here", False), (b"twin wins", True)]
+    assert {m.bucket for m in found} == {7}
 
 
 def test_what_replication_may_still_bring_is_not_due() -> None:
@@ -114,12 +146,12 @@ def busy(seed: int, lag_ms: int, look_at_cursor: bool) -> int:
             cutoff = cutoff_ms(cycle, 1000, lag_ms)
             differ = differing(digest(here, cutoff), digest(there, cutoff))
             rows = [
-                (k, str(v).encode(), b"v")
+                (k, str(v).encode(), b"", b"%016x" % entry_hash(k, str(v).encode(), b"v", b"x"))
                 for k, v in there.items()
-                if v.milliseconds <= cutoff and bucket_of(entry_hash(k, str(v).encode(), b"v")) in differ
+                if v.milliseconds <= cutoff and bucket_of(entry_hash(k, str(v).encode(), b"v", b"x")) in differ
             ]
             positions = {"n2": Position("i", 1, caught_up)}
-            for entry in missing(rows, [str(here[k]).encode() if k in here else b"" for k, _, _ in rows]):
+            for entry in missing(rows, [(str(here[k]).encode() if k in here else b"", b"") for k, *_ in rows]):
                 up = {"n2": True}
                 false += not look_at_cursor or due(entry.version, "n1", cutoff, positions, up, lag_ms)
     return false

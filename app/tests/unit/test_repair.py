@@ -126,6 +126,32 @@ def test_the_largest_tag_of_both_others_wins_and_rounds_stay_small() -> None:
     assert nodes.data["c"]["k1"].value == "new"
 
 
+def test_from_all_names_old_values_that_may_have_been_collected_and_no_others() -> None:
+    def named(kept: frozenset[str], b_lacks: bool = True) -> list[str]:
+        nodes = Nodes(guard("a"), guard("b", state=RECOVERING), guard("c", state=RECOVERING))
+        nodes.floors.update(a=f"{9:016x}")
+        nodes.put("c", "old", 5, "collected, or the last copy")
+        nodes.put("c", "new", 10, "above the floor")
+        nodes.put("a", "member's", 5, "a member has it: not collected")
+        for name in ("a", "b", "c"):
+            nodes.put(name, "everywhere", 5, "nobody lacks it")
+        nodes.put("c", "overwritten", 5, "old")
+        nodes.put("b", "overwritten", 11, "new")
+        nodes.data["c"]["deleted"] = Register(f"{5:016x}", "d", None)
+        if not b_lacks:
+            for name in ("a", "b"):
+                nodes.put(name, "old", 5, "collected, or the last copy")
+        told: list[str] = []
+        nodes.drive(heal_all(NAMES, "lab", lambda: "fresh", quiet, kept, told.extend))
+        assert nodes.data["a"]["old"].value == "collected, or the last copy", "it stays"
+        return told
+
+    assert named(frozenset("a")) == ["old"]
+    assert named(frozenset()) == ["member's", "old"], "nobody kept its data: all may have been collected"
+    assert named(frozenset("a"), b_lacks=False) == []
+    assert named(frozenset("c")) == ["member's"], "c kept its data: what it has was not collected"
+
+
 def test_a_healed_node_takes_the_largest_floor_and_keeps_nothing_that_may_have_been_collected() -> None:
     def healed_node(take_floor: bool) -> Nodes:
         nodes = Nodes(guard("a"), guard("b"), guard("c", state=RECOVERING))

@@ -19,4 +19,4 @@ for i = 1, #rows, 6 do
 end
 if top ~= '' then raise_hlc(KEYS[3], top) end
 redis.call('HSET', KEYS[2], ARGV[7], ARGV[9])
-return {'OK', applied, lost, parked, string.format('%d', now), losers}
+return {'OK', applied, lost, parked, string.format('%d', now), losers, twins}

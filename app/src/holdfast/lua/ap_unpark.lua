@@ -13,7 +13,7 @@ for i = 1, #page[2], 2 do
   local version, key = string.sub(page[2][i], 1, bar - 1), string.sub(page[2][i], bar + 1)
   if version_ms(version) <= limit then
     local entry = cmsgpack.unpack(page[2][i + 1])
-    merge('ap:' .. key, version, entry[1], entry[2], entry[3], entry[4] or '')
+    merge('ap:' .. key, version, entry[1], entry[2], entry[3], entry[4] or '', KEYS[3])
     raise_hlc(KEYS[2], string.sub(version, 10, 25))
     redis.call('HDEL', KEYS[3], page[2][i])
     done = done + 1

@@ -23,13 +23,19 @@ if known and known > floor then floor = known end
 local limit = string.format('%012x0000', now + tonumber(ARGV[11]))
 if floor > limit then floor = limit end
 if floor > hlc then hlc = floor end
-local prev = redis.call('HGET', KEYS[2], 'ver') or ''
+local r = redis.call('HMGET', KEYS[2], 'ver', 'rep')
+local prev, replaced = r[1] or '', r[2] or ''
 local epoch = string.format('%08x', tonumber(ARGV[3]))
 if string.sub(prev, 1, 8) == epoch and string.sub(prev, 10, 25) > hlc then hlc = string.sub(prev, 10, 25) end
 local ms, counter = tonumber(string.sub(hlc, 1, 12), 16), tonumber(string.sub(hlc, 13, 16), 16) + 1
 if counter > 65535 then ms, counter = ms + 1, 0 end
-hlc = string.format('%012x%04x', ms, counter)
-local version = epoch .. '.' .. hlc .. '.' .. ARGV[2]
+local version
+repeat
+  hlc = string.format('%012x%04x', ms, counter)
+  version = epoch .. '.' .. hlc .. '.' .. ARGV[2]
+  counter = counter + 1
+  -- After a restamp this node's clock passes the time of the future once more: never a version again that was replaced.
+until not names(replaced, version)
 -- A value of a higher region epoch than this node's guard: this node is from the past, refuse like a wrong guard.
 if prev ~= '' and older(version, prev) then return {'GUARD', 'member', ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]} end
 local seq = string.format('%d', (tonumber(st[2]) or 0) + 1)
