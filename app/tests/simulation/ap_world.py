@@ -35,7 +35,7 @@ CONTROLS = {
     "dead incarnation forgotten": 4000,
     "collected while a node is away": 500,
     "positions not waited for": 500,
-    "pages not marked": 2000,
+    "pages not marked": 6000,
     "restored data not purged": 4000,
     "digests without tombstones": 300,
     "restamp under the old version": 300,
