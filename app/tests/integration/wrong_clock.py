@@ -1,4 +1,4 @@
-"""A node whose clock tells another time: a proxy that shifts the clock readings in what the node answers."""
+"""A node whose clock tells another time: a proxy that shifts the clock readings in what it answers and is sent."""
 
 from __future__ import annotations
 
@@ -35,15 +35,17 @@ class WrongClock:
             except OSError:
                 return
             self._sockets += [client, node]
-            threading.Thread(target=self._forward, args=(client, node, False), daemon=True).start()
-            threading.Thread(target=self._forward, args=(node, client, True), daemon=True).start()
+            threading.Thread(target=self._forward, args=(client, node, -1), daemon=True).start()
+            threading.Thread(target=self._forward, args=(node, client, 1), daemon=True).start()
 
-    def _forward(self, source: socket.socket, target: socket.socket, shift: bool) -> None:
+    def _forward(self, source: socket.socket, target: socket.socket, sign: int) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                target.sendall(_CLOCK.sub(self._shifted, data) if shift and self.ahead_ms else data)
+                by = sign * self.ahead_ms
+                target.sendall(_CLOCK.sub(lambda found, by=by: _shifted(found, by), data) if by else data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
 
-    def _shifted(self, found: re.Match[bytes]) -> bytes:
-        return b"$13\r\n%d\r\n" % (int(found[1]) + self.ahead_ms)
+
+def _shifted(found: re.Match[bytes], by: int) -> bytes:
+    return b"$13\r\n%d\r\n" % (int(found[1]) + by)
