@@ -14,14 +14,8 @@ from .report import Problem, Report
 def main(arguments: list[str], usage: str) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("up", [])
     commands: dict[str, Callable[[list[str]], int]] = {"up": up, "create": create, "status": status, "ssh": ssh, "down": down}
-    if command in ("-h", "--help", "help"):
-        print(usage)
-        return 0
-    if command not in commands:
-        print(f"Cause: bin/lab has no command {command!r}\nCure:  bin/lab --help lists them")
-        return 2
     try:
-        code = commands[command](rest)
+        code = _run(commands, command, rest, usage)
         sys.stdout.flush()
         return code
     except Problem as problem:
@@ -33,6 +27,16 @@ def main(arguments: list[str], usage: str) -> int:
     except KeyboardInterrupt:
         print("\nStopped. bin/lab goes on where it was; bin/lab down removes what is there.")
         return 130
+
+
+def _run(commands: dict[str, Callable[[list[str]], int]], command: str, rest: list[str], usage: str) -> int:
+    if command in ("-h", "--help", "help"):
+        print(usage)
+        return 0
+    if command not in commands:
+        print(f"Cause: bin/lab has no command {command!r}\nCure:  bin/lab --help lists them")
+        return 2
+    return commands[command](rest)
 
 
 def up(_: list[str]) -> int:
