@@ -128,7 +128,7 @@ def _as_json(lab: hosts.Lab) -> dict[str, object]:
 
 def _show(lab: hosts.Lab) -> None:
     print(f"\n{'host':<9} {'address':<14} {'region':<7} {'zone':<5} {'state':<8} {'CP :5001':<12} {'AP :5002':<12} node")
-    by_address = {edge.address: edge for edge in roundtrip.edges(lab)}
+    by_address = {edge.address: edge for edge in roundtrip.all_edges(lab)}
     states = nodes.states(lab)
     for host in lab.hosts:
         state = "running" if hosts.running(host.name) else "stopped"

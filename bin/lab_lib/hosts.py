@@ -33,6 +33,7 @@ class Lab:
     subnet: str
     user: str
     hosts: list[Host]
+    active_at_first: str = ""
 
 
 def read_inventory() -> Lab:
@@ -52,7 +53,7 @@ def read_inventory() -> Lab:
         Host(name, f"{prefix}.{v['lab_host_number']}", v.get("zone", ""), v.get("region", ""), name in serving)
         for name, v in sorted(variables.items())
     ]
-    return Lab(f"{prefix}.0/24", "admin", hosts)
+    return Lab(f"{prefix}.0/24", "admin", hosts, str(next(iter(variables.values())).get("region_active_at_first", "")))
 
 
 def address_prefix() -> str:

@@ -5,14 +5,17 @@ import json
 import shlex
 import subprocess
 
-from . import hosts
+from . import hosts, roundtrip
 from .report import Problem, Report
 
-ASK = "n=$(docker ps --format '{{.Names}}' --filter name=^db_g) && echo $n $(docker exec $n redis-cli hget holdfast:guard state)"
+ASK = """for n in $(docker ps --format '{{.Names}}' --filter name=^db_g | sort); do
+    docker exec $n redis-cli --raw role | grep -qx slave && state=replica || state=$(docker exec $n redis-cli hget holdfast:guard state)
+    echo "$n $state"
+done"""
 
 
 def states(lab: hosts.Lab) -> dict[str, str]:
-    """Serving host that runs -> its node and the state of its guard (`db_g1 member`), or `no answer`."""
+    """Serving host that runs -> its nodes, each a replica or with the state of its guard (`db_g1 member`), or `no answer`."""
 
     def ask(host: hosts.Host) -> str:
         try:
@@ -21,7 +24,7 @@ def states(lab: hosts.Lab) -> dict[str, str]:
             )
         except subprocess.TimeoutExpired:
             return "no answer"
-        return done.stdout.strip() or "no answer"
+        return ", ".join(done.stdout.splitlines()) or "no answer"
 
     serving = [host for host in lab.hosts if host.serves and hosts.running(host.name)]
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -30,7 +33,8 @@ def states(lab: hosts.Lab) -> dict[str, str]:
 
 def heal(report: Report, lab: hosts.Lab) -> str:
     """Run `holdfast repair --all`: a node that came back empty is filled from the others and votes again. Returns a note."""
-    first = next(host for host in lab.hosts if host.serves)
+    active = roundtrip.active_region(lab)
+    first = next(host for host in lab.hosts if host.serves and host.region == active)
     output = report.command(
         [*hosts.ssh_command(lab, first), "sudo", "docker", "exec", "app_cp_1", "holdfast", "repair", "--all"],
         cause="a node could not be healed",

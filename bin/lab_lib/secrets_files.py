@@ -9,7 +9,14 @@ from pathlib import Path
 
 from . import paths
 
-PASSWORDS = ("secret_key", "redis_service_password", "redis_operator_password", "registry_password", "pki_ca_passphrase")
+PASSWORDS = (
+    "secret_key",
+    "redis_service_password",
+    "redis_operator_password",
+    "redis_replica_password",
+    "registry_password",
+    "pki_ca_passphrase",
+)
 ROLES = ("read", "write", "admin")
 
 

@@ -199,9 +199,13 @@ class Host:
         states = {}
         for node in nodes:
             name = node["Name"].lstrip("/")
-            states[name] = output("docker", "exec", name, "redis-cli", "hget", "holdfast:guard", "state").strip() or "blank"
+            part, *rest = output("docker", "exec", name, "redis-cli", "--raw", "role").split()
+            if part == "slave":
+                states[name] = "a follower" if "connected" in rest else "a follower that hears nothing"
+            else:
+                states[name] = output("docker", "exec", name, "redis-cli", "hget", "holdfast:guard", "state").strip() or "blank"
         said = ", ".join(f"{name} is {state}" for name, state in states.items())
-        return (set(states.values()) == {"member"}, said) if nodes else (None, "no node")
+        return (set(states.values()) <= {"member", "a follower"}, said) if nodes else (None, "no node")
 
     def firewall(self) -> tuple[bool | None, str]:
         rules = output("nft", "list", "table", "inet", "holdfast")
@@ -257,7 +261,7 @@ CHECKS = [
     ("Configuration", "The clock is kept", Host.time_kept),
     ("Data persistence", "Nodes keep their data on the host's disk", Host.volumes),
     ("Data persistence", "Nodes flush before they answer (AOF)", Host.persistence),
-    ("High availability", "Every node votes", Host.votes),
+    ("High availability", "Every node votes, or follows one that does", Host.votes),
 ]
 
 
