@@ -1,0 +1,102 @@
+"""What a runbook concludes from `holdfast region status`: epochs, how far behind, and what it refuses."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = importlib.util.spec_from_file_location("region", ROOT / "roles/region/filter_plugins/region.py")
+region = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(region)
+
+
+def replica(lag=0.4, **more):
+    return {
+        "reachable": True,
+        "role": "replica",
+        "link": "up",
+        "state": "member",
+        "region": "east",
+        "region_epoch": 3,
+        "keys": 7,
+        "lag_seconds": lag,
+        "primary_offset": 900,
+    } | more
+
+
+def primary(of="east", epoch=3, state="member", **more):
+    common = {"reachable": True, "role": "primary", "link": "-", "keys": 7, "offset": 1000}
+    return common | {"state": state, "region": of, "region_epoch": epoch} | more
+
+
+def status(nodes=None, peers=None, epoch=3):
+    names = ("db_g1", "db_g2", "db_g3")
+    return {
+        "region": "west",
+        "epoch": epoch,
+        "nodes": dict(zip(names, nodes or [replica()] * 3, strict=True)),
+        "peers": dict(zip(names, peers or [primary()] * 3, strict=True)),
+    }
+
+
+GONE = {"reachable": False, "reason": "timeout"}
+
+
+def plan(given, **options):
+    return region.region_plan(given, "east", 300, **options)
+
+
+def test_a_sound_standby_can_take_over_under_the_next_epoch():
+    made = plan(status())
+    assert (made["epoch"], made["lag_seconds"], made["refusals"]) == (4, 0.4, [])
+    assert made["behind"][0] == "db_g1: replica, link up, 7 keys, 0.4 s behind, 100 bytes behind"
+
+
+def test_a_region_without_power_is_no_refusal():
+    made = plan(status([replica(12.0, link="down")] * 3, [GONE] * 3))
+    assert made["refusals"] == [] and made["lag_seconds"] == 12.0
+    assert "bytes behind unknown" in made["behind"][0]
+
+
+@pytest.mark.parametrize(("options", "refused"), [({}, True), ({"accept_data_loss": 400}, True), ({"accept_data_loss": 600}, False)])
+def test_more_loss_than_the_target_must_be_accepted_in_seconds(options, refused):
+    made = plan(status([replica(), replica(500.0), replica()]), **options)
+    assert bool(made["refusals"]) is refused
+    assert not refused or "accept_data_loss=560" in made["refusals"][0]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "peers", "said"),
+    [
+        ([primary("west", 3)] * 3, [primary("east", 3)] * 3, "both regions claim"),
+        ([primary("west", 4)] * 3, [GONE] * 3, "serves already"),
+        ([primary("west", 4)] * 3, [primary("east", 3)] * 3, "serves already"),
+        ([replica(), GONE, replica()], None, "db_g2 of west does not answer"),
+        ([replica(), replica(None, link="down"), replica()], None, "db_g2 of west holds no copy"),
+    ],
+)
+def test_what_is_refused(nodes, peers, said):
+    made = plan(status(nodes, peers))
+    assert len(made["refusals"]) >= 1 and any(said in line for line in made["refusals"])
+
+
+def test_a_node_that_was_given_up_is_not_waited_for():
+    assert plan(status([replica(), GONE, replica()]), without=["db_g2"])["refusals"] == []
+
+
+def test_a_planned_change_needs_every_link():
+    assert plan(status([replica(), replica(link="down"), replica()]))["refusals"] == []
+    assert "db_g2 of west does not follow east" in plan(status([replica(), replica(link="down"), replica()]), planned=True)["refusals"][0]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "peers"),
+    [
+        ([replica()] * 3, [primary("east", 4, "fenced")] * 3),
+        ([primary("west", 4, "recovering"), replica(), replica()], [GONE] * 3),
+    ],
+)
+def test_an_interrupted_run_goes_on_under_its_own_epoch(nodes, peers):
+    made = plan(status(nodes, peers, epoch=4))
+    assert made["epoch"] == 4 and made["refusals"] == []
