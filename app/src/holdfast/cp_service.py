@@ -20,6 +20,8 @@ from .tags import NO_TAG, WriterIds
 
 #: Tries of one operation within its deadline, and the pause between them, while the membership epoch is being raised.
 ATTEMPTS, RAISE_PAUSE_SEC = 6, 0.01
+#: How often a write is stored once more because guards were moved while it was being stored.
+CONFIRMS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,11 @@ class CpService:
             epoch = next(iter(voters.values())).region_epoch if voters else 0
             operation = begin(epoch, unsettled(voters))
             decision = self._run(key, operation, operation.start(), RedisRegisters(self._nodes, voters), deadline)
-            if isinstance(operation, Write) and decision.verdict is Verdict.UNKNOWN and book.version != version:
+            since = version
+            for _again in range(CONFIRMS):
+                if not isinstance(operation, Write) or decision.verdict is not Verdict.UNKNOWN or book.version == since:
+                    break
+                since = book.version
                 decision = self._confirm(key, operation, decision, epoch, deadline)
             remaining = deadline - time.monotonic()
             news = attempt == 0 and book.version != version

@@ -40,9 +40,8 @@ MAX_BATCH_BYTES = 8 * 1024 * 1024
 RECEIVE_BYTES = 262144
 RECONNECT_MIN_SEC, RECONNECT_MAX_SEC = 0.05, 0.5
 #: Error replies that Redis gives before it runs anything: the command was surely not executed.
-_CERTAIN = tuple(
-    "LOADING MISCONF READONLY OOM NOPERM NOAUTH WRONGPASS MASTERDOWN BUSY NOSCRIPT NOREPLICAS TRYAGAIN".split()
-)
+_CERTAIN: tuple[str, ...] = ("LOADING", "MISCONF", "READONLY", "OOM", "NOPERM", "NOAUTH", "WRONGPASS", "MASTERDOWN")
+_CERTAIN += ("BUSY", "NOSCRIPT", "NOREPLICAS", "TRYAGAIN")
 
 
 @dataclass(frozen=True, slots=True)

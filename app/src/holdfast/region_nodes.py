@@ -64,7 +64,7 @@ class RegionNodes:
     def move(self, node: str, run_id: str, expected: Guard, new: Guard, confirm: bool, reason: str) -> str:
         """Replace a guard in the very process that was looked at. Returns '' or why it was not done."""
         box: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        keys = [scripts.GUARD, scripts.PEERS, scripts.CP_STATE]
+        keys = [scripts.GUARD, scripts.PEERS, scripts.CP_STATE, scripts.LEASE_KEY, scripts.COLLECTOR_KEY]
         args = [*_six(expected), *_six(new), run_id, "1" if confirm else "", reason[:300]]
         deadline = time.monotonic() + self._timeout
         self._links[node].submit(script_command(scripts.REGION_MOVE, keys, args, deadline, box.put))

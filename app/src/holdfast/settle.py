@@ -28,7 +28,7 @@ from dataclasses import replace
 
 from .guard import MEMBER, PROMOTED, Guard
 from .repair import copy_all, move
-from .repair_plan import Code, Floor, Moved, Progress, Seen, Steps, Stopped, look, majority, ours
+from .repair_plan import Code, Floor, Move, Moved, Progress, Seen, Steps, Stopped, look, majority, ours
 
 
 def promoted_at(seen: dict[str, Seen], region: str) -> tuple[dict[str, Guard], dict[str, Guard]]:
@@ -69,12 +69,18 @@ def settle(
         if copy:
             yield from _copy(waiting, seen, progress)
         goal = max(g.membership_epoch for g in waiting.values()) + 1
-        for name, guard in waiting.items():
-            yield from move(name, guard, replace(guard, membership_epoch=goal))
+        yield from _move_all({n: (g, replace(g, membership_epoch=goal)) for n, g in waiting.items()})
     settled = {n: replace(g, state=MEMBER, membership_epoch=goal) for n, g in waiting.items()}
-    for name, guard in settled.items():
-        yield from move(name, replace(guard, state=PROMOTED), guard)
+    yield from _move_all({n: (replace(g, state=PROMOTED), g) for n, g in settled.items()})
     return settled
+
+
+def _move_all(moves: dict[str, tuple[Guard, Guard]]) -> Steps[None]:
+    """All in one round: requests that meet nodes on both sides of it are refused and repeated."""
+    told = yield [(n, Move(before, after)) for n, (before, after) in moves.items()]
+    for (name, (before, after)), one in zip(moves.items(), told, strict=True):
+        if not isinstance(one, Moved):
+            yield from move(name, before, after)
 
 
 def _check_all_are_there(names: tuple[str, ...], waiting: dict[str, Guard], without: frozenset[str]) -> None:

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from cluster import App, wait_for
+from cluster import wait_for
 from regions import NAMES, Regions
 
 HERE = Path(__file__).resolve().parent
-
-
-@pytest.fixture
-def regions(tmp_path: Path) -> Iterator[Regions]:
-    made = Regions(tmp_path)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
 
 
 def lag_behind(regions: Regions) -> None:
@@ -43,10 +31,6 @@ def lag_behind(regions: Regions) -> None:
 
 def _holds(regions: Regions, name: str, key: str, value: str) -> bool:
     return bool(regions.east.nodes[name].client().hget(f"cp:{key}", "v") == value.encode())
-
-
-def pause(regions: Regions, name: str, app: App) -> None:
-    regions.east.nodes[name].signal(signal.SIGSTOP)
 
 
 def test_an_acknowledged_write_that_one_copy_has_is_read(regions: Regions) -> None:
