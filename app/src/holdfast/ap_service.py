@@ -10,7 +10,7 @@ from typing import Any
 
 from . import scripts
 from .contract import TOMBSTONE, VALUE
-from .errors import Fenced, NotFound, OutcomeUnknown, Unavailable
+from .errors import WITHHELD, Fenced, NotFound, OutcomeUnknown, Unavailable
 from .guard import Guard
 from .hlc import ZERO, Version
 from .link import Answer, Failed
@@ -143,7 +143,7 @@ class ApService:
         """None if some member node answers, otherwise the reason's code."""
         if any(self._nodes.answering(n) and self._nodes.guards.usable(n) for n in self._order):
             return None
-        return Fenced.code if self._is_fenced() else Unavailable.code
+        return self._nodes.guards.withheld() or (Fenced.code if self._is_fenced() else Unavailable.code)
 
     def _write(self, key: str, kind: str, value: str, session: Session, shown: Shown | None) -> ApWritten:
         deadline = time.monotonic() + self._timeout
@@ -261,8 +261,9 @@ class ApService:
         return result
 
     def _none_left(self, reasons: list[str]) -> Unavailable | Fenced:
-        if self._is_fenced():
-            return Fenced("a higher region epoch is known: this region must not serve")
+        withheld = self._nodes.guards.withheld() or ("fenced" if self._is_fenced() else None)
+        if withheld:
+            return Fenced(WITHHELD[withheld])
         return Unavailable(f"no member node can be reached from here ({'; '.join(reasons)})")
 
     def _is_fenced(self) -> bool:

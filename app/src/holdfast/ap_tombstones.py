@@ -106,7 +106,7 @@ class ApTombstoneCollector:
 
     def _take(self, length_ms: int) -> bool:
         guard = self._nodes.guards.voters().get(self._keeper)
-        if guard is None:
+        if guard is None or self._nodes.guards.unsettled_epoch():
             return False
         keys = [scripts.GUARD, scripts.COLLECTOR_KEY]
         reply = self._ask(self._keeper, scripts.LEASE, keys, [*guard.expectation(), self._owner, length_ms])

@@ -3,6 +3,7 @@
 - All nodes reachable, distinct and blank: each is stamped *member*.
 - Some node has a guard: blank reachable nodes are stamped *recovering*, nothing else is touched.
 - No node has a guard and one is unreachable: nothing is changed; the unreachable one may be a member of old.
+- Some node is a replica (a standby region): nothing is changed, and nothing is wrong.
 - A node holds data without a guard: nothing is changed; a person must decide.
 """
 
@@ -96,6 +97,10 @@ class Bootstrap:
                 f"{', '.join(data)}: holds data but no guard; nothing was changed. Find out whose "
                 "data it is; empty the node if it is not wanted"
             )
+        elif "replica" in states.values():
+            report.messages.append(
+                "nodes are replicas of another region's: a standby needs no guard; nothing was changed"
+            )
         elif guarded:
             self._stamp_late(report, blank)
         elif away:
@@ -126,11 +131,12 @@ class Bootstrap:
         guard_reply = self._ask(name, script_command, scripts.GUARD_READ, [scripts.GUARD], [])
         for reply in (info, size, clock, guard_reply):
             if isinstance(reply, Failed):
-                return Seen("unreachable", reply.reason)
+                replica = reply.reason in ("readonly", "masterdown")
+                return Seen("replica" if replica else "unreachable", reply.reason)
         run_id = next((ln[7:] for ln in _text(info).splitlines() if ln.startswith("run_id:")), "")
         seconds, micros = clock.value  # type: ignore[union-attr]
         seen = Seen("", "", run_id, int(seconds) * 1000 + int(micros) // 1000)
-        guard = Guard.from_fields(guard_reply.value[1:])  # type: ignore[union-attr]
+        guard = Guard.from_fields(guard_reply.value[1:7])  # type: ignore[union-attr]
         if guard is not None:
             ours = guard.region == self._settings.region and guard.node == name
             seen.state = guard.state if ours else "foreign"

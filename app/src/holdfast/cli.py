@@ -13,6 +13,7 @@ from . import __version__, breaker_command, settings
 from .auth import hash_token
 from .errors import SettingsError
 from .probe import arguments as probe
+from .region_arguments import add_arguments as region_arguments
 
 MIN_TOKEN = 16
 
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     restamp = actions.add_parser("restamp", help="write those of NODE anew, once its clock is right")
     restamp.add_argument("node", metavar="NODE", help="the node that minted them")
     restamp.add_argument("--confirm", metavar="NODE", help="do it; without, only say what would be done")
+    region_arguments(commands.add_parser("region", help="the other region: show, fence, promote, settle, confirm"))
     commands.add_parser("hash-token", help="read a token on stdin, print what api_tokens holds for it")
     breaker_command.add_arguments(commands.add_parser("breaker", help="force a breaker of a running instance"))
     probe.add_arguments(commands.add_parser("probe", help="measure: the client of drills, tests and benchmarks"))
@@ -142,6 +144,17 @@ def _parked(arguments: argparse.Namespace) -> int:
     return command.show() if arguments.action == "list" else command.restamp(arguments.node, arguments.confirm)
 
 
+def _region(arguments: argparse.Namespace) -> int:
+    """Exit codes: region_command.Exit."""
+    loaded = settings.load_bootstrap(os.environ)
+    from . import logs
+    from .audit import Audit
+    from .region_command import RegionCommand
+
+    logs.configure("WARNING", {"mode": "region"}, sys.stderr)
+    return RegionCommand(loaded, Audit(*settings.load_audit(os.environ))).run(arguments)
+
+
 def _hash_token(_arguments: argparse.Namespace) -> int:
     token = sys.stdin.read().strip()
     if len(token) < MIN_TOKEN:
@@ -172,6 +185,7 @@ _COMMANDS = {
     "bootstrap": _bootstrap,
     "repair": _repair,
     "parked": _parked,
+    "region": _region,
     "hash-token": _hash_token,
     "breaker": _breaker,
     "probe": _probe,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from . import scripts
 from .contract import TOMBSTONE, VALUE, Floored, NotDone, Query, Register, Reply, Request
-from .errors import Fenced, NoQuorum, NotFound, OutcomeUnknown
-from .guard import RECOVERING, Guard
+from .errors import WITHHELD, Fenced, NoQuorum, NotFound, OutcomeUnknown
+from .guard import RECOVERING, Guard, unsettled
 from .link import Answer
 from .nodes import Nodes, Refused, Result
 from .registers import Decision, Read, Send, Verdict, Write
@@ -20,6 +20,8 @@ from .tags import NO_TAG, WriterIds
 
 #: Tries of one operation within its deadline, and the pause between them, while the membership epoch is being raised.
 ATTEMPTS, RAISE_PAUSE_SEC = 6, 0.01
+#: How often a write is stored once more because guards were moved while it was being stored.
+CONFIRMS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,8 @@ class CpService:
 
     def read(self, key: str) -> CpAnswer:
         """The latest value: linearizable. Raises NotFound, NoQuorum, Fenced."""
-        decision = self._decide(key, lambda _epoch: Read(self._nodes.names))
+        names = self._nodes.names
+        decision = self._decide(key, lambda _epoch, copies: Read(names, unsettled_epoch=copies))
         if decision.verdict is not Verdict.SUCCESS:
             raise NoQuorum(_explain("no majority of nodes answered", decision))
         register = decision.register
@@ -125,13 +128,14 @@ class CpService:
 
     def not_ready(self) -> str | None:
         """None if a majority can vote now as far as the monitor knows, otherwise the reason's code."""
-        if self._nodes.guards.fenced():
-            return Fenced.code
+        withheld = self._nodes.guards.withheld()
+        if withheld:
+            return withheld
         voting = [n for n in self._nodes.guards.voters() if self._nodes.answering(n)]
         return None if len(voting) > len(self._nodes.names) // 2 else NoQuorum.code
 
     def _write(self, key: str, kind: str, value: str | None) -> CpAnswer:
-        decision = self._decide(key, lambda epoch: self._new_write(epoch, kind, value))
+        decision = self._decide(key, lambda epoch, _copies: self._new_write(epoch, kind, value))
         if decision.verdict is Verdict.NO_QUORUM:
             raise NoQuorum(_explain("no majority of nodes answered; nothing was written", decision))
         if decision.verdict is Verdict.UNKNOWN:
@@ -142,20 +146,23 @@ class CpService:
         # The clock makes tags comparable with time; nothing but the speed of collection rests on it.
         return Write(self._nodes.names, epoch, self._writers.next(), kind, value, time.time_ns() // 1_000_000)
 
-    def _decide(self, key: str, begin: Callable[[int], Read | Write]) -> Decision:
+    def _decide(self, key: str, begin: Callable[[int, int], Read | Write]) -> Decision:
         """Run one operation. If it found no quorum because guards had changed, run it again: nothing was stored."""
         deadline = time.monotonic() + self._timeout
         decision = None
         for attempt in range(ATTEMPTS):
             book = self._nodes.guards
             version = book.version
-            if book.fenced():
-                raise Fenced("a higher region epoch is known: this region must not serve")
+            _refuse_if_withheld(book.withheld())
             voters = book.voters()
             epoch = next(iter(voters.values())).region_epoch if voters else 0
-            operation = begin(epoch)
+            operation = begin(epoch, unsettled(voters))
             decision = self._run(key, operation, operation.start(), RedisRegisters(self._nodes, voters), deadline)
-            if isinstance(operation, Write) and decision.verdict is Verdict.UNKNOWN and book.version != version:
+            since = version
+            for _again in range(CONFIRMS):
+                if not isinstance(operation, Write) or decision.verdict is not Verdict.UNKNOWN or book.version == since:
+                    break
+                since = book.version
                 decision = self._confirm(key, operation, decision, epoch, deadline)
             remaining = deadline - time.monotonic()
             news = attempt == 0 and book.version != version
@@ -166,10 +173,8 @@ class CpService:
             self._nodes.refresh(remaining / 4)
         if decision is None:  # the loop runs at least once
             raise NoQuorum("no attempt was made")
-        if decision.verdict is not Verdict.SUCCESS and self._nodes.guards.fenced():
-            if decision.verdict is Verdict.UNKNOWN:
-                return decision
-            raise Fenced("a higher region epoch is known: this region must not serve")
+        if decision.verdict is Verdict.NO_QUORUM:
+            _refuse_if_withheld(self._nodes.guards.withheld())
         return decision
 
     def _confirm(self, key: str, write: Write, decision: Decision, epoch: int, deadline: float) -> Decision:
@@ -233,6 +238,11 @@ class _Run:
                 self._send(following)
 
         return receive
+
+
+def _refuse_if_withheld(why: str | None) -> None:
+    if why is not None:
+        raise Fenced(WITHHELD[why])
 
 
 def _explain(what: str, decision: Decision) -> str:

@@ -17,7 +17,7 @@ from . import divergence, scripts
 from .ap_marks import Marks
 from .ap_service import parse_peers
 from .divergence import Digest
-from .guard import MEMBER, Guard
+from .guard import Guard
 from .link import Answer
 from .logs import LOG, event
 from .metrics import Metrics
@@ -238,7 +238,7 @@ class DivergenceCheck:
     def _admit(self, node: str, fields: list[bytes]) -> Guard:
         guard = Guard.from_fields(fields)
         self._nodes.learn(node, guard)
-        if guard is None or guard.state != MEMBER or not self._nodes.guards.is_ours(node, guard):
+        if guard is None or not self._nodes.guards.is_ours(node, guard):
             raise Broken(f"{node} is not a member: {self._nodes.guard_state(node)}")
         return guard
 

@@ -45,6 +45,14 @@ class Fenced(ServiceError):
     code, status, retry_after = "fenced", 503, 5
 
 
+#: What ``GuardBook.withheld`` says, for people.
+WITHHELD = {
+    "fenced": "a higher region epoch is known: this region must not serve",
+    "standby": "this region is a standby: its nodes hold copies of another region's",
+    "unconfirmed": "nodes were started and nobody has confirmed yet that this region still serves",
+}
+
+
 class Unavailable(ServiceError):
     """AP: no member node can be reached from this instance."""
 

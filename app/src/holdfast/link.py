@@ -40,20 +40,8 @@ MAX_BATCH_BYTES = 8 * 1024 * 1024
 RECEIVE_BYTES = 262144
 RECONNECT_MIN_SEC, RECONNECT_MAX_SEC = 0.05, 0.5
 #: Error replies that Redis gives before it runs anything: the command was surely not executed.
-_CERTAIN = (
-    "LOADING",
-    "MISCONF",
-    "READONLY",
-    "OOM",
-    "NOPERM",
-    "NOAUTH",
-    "WRONGPASS",
-    "MASTERDOWN",
-    "BUSY",
-    "NOSCRIPT",
-    "NOREPLICAS",
-    "TRYAGAIN",
-)
+_CERTAIN: tuple[str, ...] = ("LOADING", "MISCONF", "READONLY", "OOM", "NOPERM", "NOAUTH", "WRONGPASS", "MASTERDOWN")
+_CERTAIN += ("BUSY", "NOSCRIPT", "NOREPLICAS", "TRYAGAIN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +71,8 @@ class Command:
     deadline: float
     done: Done
     large: int = 0
+    #: Only on this connection (``NodeLink.generation``), on no later one. None: on any.
+    generation: int | None = None
 
     def __post_init__(self) -> None:
         size = sum(len(arg) for arg in self.args if isinstance(arg, (str, bytes)))
@@ -146,6 +136,9 @@ class NodeLink:
         self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._waiting, self._waiting_lock = 0, threading.Lock()
         self._stopped = False
+        #: Grows with each new connection. A node that was restarted is on another connection: none outlives its
+        #: process.
+        self.generation = 0
         self._connection: Connection | None = None
         self._replies = hiredis.Reader()
         self._retry_at, self._pause, self._last_failure = 0.0, RECONNECT_MIN_SEC, "connect"
@@ -239,12 +232,12 @@ class NodeLink:
                 command.done(failure)
             return
         now = time.monotonic()
-        if any(c.deadline <= now for c in batch):  # connecting took its time
-            for command in batch:
-                if command.deadline <= now:
-                    command.done(Failed("timeout", True))
-            packed = [data for command, data in zip(batch, packed, strict=True) if command.deadline > now]
-            batch = [command for command in batch if command.deadline > now]
+        late = [c.deadline <= now or c.generation not in (None, self.generation) for c in batch]
+        if any(late):  # connecting took its time, or the connection is another one
+            for command in (c for c, is_late in zip(batch, late, strict=True) if is_late):
+                command.done(Failed("timeout" if command.deadline <= now else "reconnected", True))
+            packed = [data for data, is_late in zip(packed, late, strict=True) if not is_late]
+            batch = [command for command, is_late in zip(batch, late, strict=True) if not is_late]
             if not batch:
                 return
         answered = 0
@@ -321,6 +314,7 @@ class NodeLink:
             self._on_connect(f"{type(problem).__name__}: {problem}")
             return None, Failed(self._last_failure, True)
         self._connection, self._pause, self._replies = connection, RECONNECT_MIN_SEC, hiredis.Reader()
+        self.generation += 1
         self._on_connect(None)
         return connection, Failed("connect", True)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import scripts
 from .breaker import Breaker, State
-from .guard import MEMBER, Guard, GuardBook
+from .guard import VOTING, Guard, GuardBook, replica_of_another
 from .link import Answer, Failed, NodeLink, script_command
 from .logs import LOG, event
 from .scripts import Script
@@ -21,6 +21,8 @@ from .settings import Settings
 
 CHECK_SEC = 1.0
 TICK_SEC = 0.1
+#: How a replica refuses: its link is up, or down.
+_REPLICA = ("readonly", "masterdown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,9 @@ class Nodes:
             )
         self._checked: dict[str, float] = {}
         self._asked: dict[str, float] = {}
+        #: With another region: the connection on which the node was last seen to be confirmed (see
+        #: ``_note_confirmed``).
+        self._confirmed: dict[str, int] = {}
         self._silent: set[str] = set()
         self._stop = threading.Event()
         self._monitor = threading.Thread(target=self._watch, name="monitor", daemon=True)
@@ -115,17 +120,26 @@ class Nodes:
         if not breaker.allows():
             done(Failed("breaker_open", True))
             return
+        link = self._links[node]
+        generation = link.generation if self._settings.peers else None
+        if generation is not None and self._confirmed.get(node) != generation:
+            done(Failed("unconfirmed", True))
+            return
 
         def finish(outcome: Answer | Failed) -> None:
             reason = outcome.reason if isinstance(outcome, Failed) else None
             # A node without room for a write still answers reads, which its breaker must not keep away.
-            breaker.record(reason in (None, "oom"), time.monotonic(), reason)
+            breaker.record(reason in (None, "oom", "reconnected", *_REPLICA), time.monotonic(), reason)
             result = interpret(outcome)
+            if reason in _REPLICA:
+                self.learn(node, replica_of_another(node))
             if isinstance(result, Refused):
                 self.learn(node, result.guard)
             done(result)
 
-        self._links[node].submit(script_command(script, keys, args, deadline, finish))
+        command = script_command(script, keys, args, deadline, finish)
+        command.generation = generation
+        link.submit(command)
 
     def call(self, node: str, script: Script, keys: list[str], args: list[Any], deadline: float) -> Result:
         """Ask one node and wait until ``deadline`` (seconds, monotonic)."""
@@ -182,13 +196,17 @@ class Nodes:
         return self.breakers[node].allows() and node not in self._silent and self.checked_age(node) < fresh
 
     def guard_state(self, node: str) -> str:
-        """member, recovering, fenced, none, foreign (another node's or region's), or unknown (never seen)."""
+        """member, promoted, recovering, fenced, replica, unconfirmed, none, foreign (another node's or region's), or
+        unknown (never seen)."""
         if node not in self._checked:
             return "unknown"
         guard = self.guards.known(node)
         if guard is None:
             return "none"
-        return "foreign" if guard.state == MEMBER and not self.guards.is_ours(node, guard) else guard.state
+        if guard.state not in VOTING or self.guards.is_ours(node, guard):
+            return guard.state
+        ours = guard.region == self._settings.region and guard.node == node
+        return "unconfirmed" if ours else "foreign"
 
     def _watch(self) -> None:
         """Each second look at each node's guard; while its breaker is open, make its one trial call when due."""
@@ -211,19 +229,44 @@ class Nodes:
 
         def finish(outcome: Answer | Failed) -> None:
             done = time.monotonic()
-            if isinstance(outcome, Failed):
+            if isinstance(outcome, Failed) and outcome.reason not in _REPLICA:
                 self._silent.add(name)
                 record(False, done, outcome.reason)
             else:
                 self._silent.discard(name)
                 self._checked[name] = done
-                self.learn(name, Guard.from_fields(outcome.value[1:]))
+                if isinstance(outcome, Failed):  # an answer too: when it is promoted, that is seen at the next look
+                    self.learn(name, replica_of_another(name))
+                else:
+                    self._note_confirmed(name, outcome.value[7], outcome.value[8])
+                    self.learn(name, Guard.from_fields(outcome.value[1:7]))
                 record(True, done, None)
             then(name)
 
         self._links[name].submit(
             script_command(scripts.GUARD_READ, [scripts.GUARD], [], now + self._settings.network_timeout_sec, finish)
         )
+
+    def _note_confirmed(self, node: str, run_id: bytes, confirmed: bytes) -> None:
+        """Where there is another region, a node that was started counts only once its present process was confirmed.
+
+        No connection outlives a process, so what was seen holds for this connection, and ``send`` uses no other. Called
+        on the link's own thread.
+        """
+        if not self._settings.peers:
+            return
+        if run_id == confirmed:
+            self._confirmed[node] = self._links[node].generation
+        else:
+            self._confirmed.pop(node, None)
+        if self.guards.hold_back(node, run_id != confirmed):
+            event(
+                LOG,
+                logging.INFO if run_id == confirmed else logging.WARNING,
+                "GUARD_CONFIRMED",
+                node=node,
+                confirmed=run_id == confirmed,
+            )
 
     def _breaker_changed(self, node: str) -> Callable[[State, State, str | None], None]:
         def changed(old: State, new: State, why: str | None) -> None:

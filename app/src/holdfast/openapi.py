@@ -202,7 +202,15 @@ def _schemas(mode: str) -> dict[str, Any]:
                 "status": {"const": "NOT_READY"},
                 "mode": {"const": mode},
                 "zone": text,
-                "reason": {"enum": ["draining", "fenced", "no_quorum" if mode == "cp" else "unavailable"]},
+                "reason": {
+                    "enum": [
+                        "draining",
+                        "fenced",
+                        "standby",
+                        "unconfirmed",
+                        "no_quorum" if mode == "cp" else "unavailable",
+                    ]
+                },
             }
         ),
     }

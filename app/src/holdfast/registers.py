@@ -20,6 +20,13 @@ one (collect.py shows why), so the key was not collected up to that moment; and 
 if no collection has touched it since its refusal. Taking the refusal of a tombstone's store for an acknowledgement ("it
 is gone there anyway") would be wrong: the node may have missed the key altogether while a third still holds the value.
 
+After a promotion the nodes are copies of another region's, each behind by its own time: a write that a majority had
+acknowledged there may be on one of them only. So until the copies are settled (settle.py) a read counts no majority but
+all nodes: the largest tag of all is the newest that is left. A majority is enough when its largest tag carries the
+present region epoch: such a tag is above every tag of before, and what is newer than it was stored on a majority of
+these very nodes, which the one that answered meets. A write needs a majority only: its tag carries the present region
+epoch. A read that does not hear all nodes when it must is refused; it never answers what may be old.
+
 Decisions: ``NO_QUORUM`` is given only when no node can hold what this operation wanted to write: either no store
 was ever requested, or every node said for certain that it did not execute it. ``UNKNOWN``: a store was requested and
 a majority did not confirm.
@@ -32,7 +39,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .contract import VALUE, Floored, NotDone, Query, Register, Reply, Request, Store
-from .tags import NO_TAG, next_tag
+from .tags import NO_TAG, epoch_of, next_tag
 
 EMPTY = Register(NO_TAG, VALUE, None)
 #: A read looks for somebody to vouch so often, and starts over so often when the key was collected meanwhile.
@@ -98,7 +105,11 @@ class _Operation(ABC):
             return None
         if self._querying:
             self._replies[node] = reply.register
-            return self._after_query() if len(self._replies) == self.majority else None
+            if self._heard_enough():
+                return self._after_query()
+            if self._hopeless():
+                self._fail()
+            return None
         self._acks.append(node)
         if len(self._acks) >= self.majority:
             self._succeed()
@@ -111,6 +122,9 @@ class _Operation(ABC):
 
     def _hopeless(self) -> bool:
         return len(self._nodes) - len(self._failed) < self.majority
+
+    def _heard_enough(self) -> bool:
+        return len(self._replies) >= self.majority
 
     def _largest(self) -> Register:
         return max(self._replies.values(), key=lambda r: r.tag)
@@ -194,10 +208,16 @@ class Write(_Operation):
 
 
 class Read(_Operation):
-    """One read. ``write_back=False`` and ``ask_members=False`` exist for the negative controls of the tests only."""
+    """One read. ``unsettled_epoch``: the region epoch of promoted copies that are not settled yet, otherwise 0.
 
-    def __init__(self, nodes: tuple[str, ...], write_back: bool = True, ask_members: bool = True) -> None:
+    ``write_back=False`` and ``ask_members=False`` exist for the negative controls of the tests only.
+    """
+
+    def __init__(
+        self, nodes: tuple[str, ...], write_back: bool = True, ask_members: bool = True, unsettled_epoch: int = 0
+    ) -> None:
         super().__init__(nodes)
+        self._unsettled_epoch = unsettled_epoch
         self._write_back, self._ask_members = write_back, ask_members
         self._restarts = self._rounds = self._stored_from = 0
         self._floored: dict[str, Floored] = {}
@@ -218,6 +238,22 @@ class Read(_Operation):
                 self._floored[node] = reply
             return None if self._asked else self._vouch([])
         return super().on_reply(node, self.phase, reply)
+
+    def _heard_enough(self) -> bool:
+        if not super()._heard_enough():
+            return False
+        everybody = len(self._replies) == len(self._nodes)
+        return everybody or not self._unsettled_epoch or epoch_of(self._largest().tag) >= self._unsettled_epoch
+
+    def _hopeless(self) -> bool:
+        """While querying also when nobody is left to hear and that was not enough."""
+        if super()._hopeless():
+            return True
+        return self._querying and len(self._replies) + len(self._failed) == len(self._nodes)
+
+    def _reasons(self) -> tuple[str, ...]:
+        more = ("all nodes are needed until the promoted copies are settled",)
+        return super()._reasons() + (more if self._querying and self._unsettled_epoch else ())
 
     def _after_query(self) -> Send | None:
         target = self._largest()

@@ -17,7 +17,7 @@ from .repair import Healed, heal, raise_epoch_of_majority, readmit
 from .repair_all import heal_all, readmit_all
 from .repair_ap import ApMerge, Unread
 from .repair_nodes import RepairNodes
-from .repair_plan import Code, Seen, Stopped, look, majority, split, valid
+from .repair_plan import Code, Seen, Stopped, check_settled, look, majority, split, valid
 from .settings import BootstrapSettings
 
 EVERY_SEC = 1.0
@@ -69,6 +69,7 @@ class RepairCommand:
 
     def _run(self, wanted: tuple[str, ...], suspects: frozenset[str], confirm: str | None, check: bool) -> None:
         seen = self._nodes.drive(look(self._names))
+        check_settled(seen, self._region)
         absent = [n for n in self._names if n not in seen]
         able = valid(seen, self._names, self._region, suspects)
         targets = [n for n in wanted or self._names if n not in able and (wanted or n in seen)]

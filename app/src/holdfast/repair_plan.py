@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import TypeVar
 
 from .contract import NotDone, Query, Reply, Store
-from .guard import FENCED, MEMBER, Guard
+from .guard import FENCED, MEMBER, PROMOTED, Guard
 
 
 class Code(IntEnum):
@@ -23,6 +23,7 @@ class Code(IntEnum):
     MUST_EMPTY = 7
     FENCED = 8
     OVERTAKEN = 9
+    UNSETTLED = 10
 
 
 class Stopped(Exception):
@@ -151,6 +152,15 @@ def valid(seen: dict[str, Seen], names: tuple[str, ...], region: str, without: f
     return {n: g for n, g in members.items() if g.membership_epoch >= lowest and n not in without}
 
 
+def check_settled(seen: dict[str, Seen], region: str) -> None:
+    """Stops while the copies of a promotion are not settled: then only settle.py may move data and guards."""
+    held = [s.guard for n, s in seen.items() if s.guard is not None and ours(s.guard, region, n)]
+    top = max((g.region_epoch for g in held), default=0)
+    states = {g.state for g in held if g.region_epoch == top}
+    if PROMOTED in states and MEMBER not in states:
+        raise Stopped(Code.UNSETTLED, "the region was promoted and is not settled yet; see holdfast region status")
+
+
 def top_region_epoch(seen: dict[str, Seen], region: str) -> int:
     return max((s.guard.region_epoch for n, s in seen.items() if s.guard and ours(s.guard, region, n)), default=1)
 
@@ -174,6 +184,11 @@ def check_target(name: str, seen: dict[str, Seen], region: str) -> Seen:
         raise Stopped(Code.WRONG_NODE, f"{name}: its guard names node {guard.node} of region {guard.region}")
     if guard.state == FENCED:
         raise Stopped(Code.FENCED, f"{name}: fenced, this region must not serve")
+    if guard.state == PROMOTED and not seen[name].empty:
+        raise Stopped(
+            Code.MUST_EMPTY,
+            f"{name}: a promoted copy that was set aside must not be merged; empty the node and run this again",
+        )
     if guard.region_epoch < top_region_epoch(seen, region) and not seen[name].empty:
         raise Stopped(
             Code.MUST_EMPTY,

@@ -18,12 +18,13 @@ from . import scripts
 from .ap_tombstones import collectors, fence
 from .audit import Audit
 from .divergence_check import DivergenceCheck
-from .guard import MEMBER, RECOVERING, Guard
+from .guard import RECOVERING, VOTING, Guard
 from .link import Answer
 from .logs import LOG, event
 from .metrics import Metrics
 from .multiprimary import Next, Position, between, judge, trim_point
 from .nodes import Nodes, Result
+from .region_settle import BackgroundSettle
 from .replicate_counters import Counters
 from .settings import Settings
 
@@ -35,7 +36,7 @@ LEASE_MS = 5000
 BATCH_ENTRIES = 500
 BATCH_BYTES = 4 * 1024 * 1024
 PAGE_BYTES = 2 * 1024 * 1024
-_ADMITTED = (MEMBER, RECOVERING)
+_ADMITTED = (*VOTING, RECOVERING)
 
 
 class Skip(Exception):
@@ -217,7 +218,7 @@ class Puller:
         guard = Guard.from_fields(fields)
         self._nodes.learn(node, guard)
         # An origin that is being healed has not got everything yet: a merge now would be taken for a complete one.
-        states = _ADMITTED if node == self._local else (MEMBER,)
+        states = _ADMITTED if node == self._local else VOTING
         if guard is None or guard.state not in states or guard.region != self._region or guard.node != node:
             raise Skip(f"{node} is not a member: {self._nodes.guard_state(node)}")
         return guard
@@ -247,6 +248,7 @@ class Replicator:
         self._threads = [*collecting, threading.Thread(target=self._keep_house, name="house", daemon=True)] + [
             threading.Thread(target=self._pull, args=(p,), name=f"pull-{p.origin}", daemon=True) for p in self._pullers
         ]
+        self._threads.append(BackgroundSettle(settings, nodes, self._stop).thread)
         check = DivergenceCheck(settings, nodes, metrics, self._counters.twins)
         self._threads.append(
             threading.Thread(target=check.run, args=(self._held, self._stop), name="divergence", daemon=True)
@@ -306,6 +308,8 @@ class Replicator:
     def _local_guard(self) -> Guard | None:
         guard = self._nodes.guards.known(self._settings.local_node)
         if guard is None or guard.state not in _ADMITTED or guard.node != self._settings.local_node:
+            return None
+        if guard.region != self._settings.region or self._nodes.guards.withheld():
             return None
         return guard
 

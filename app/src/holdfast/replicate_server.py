@@ -13,6 +13,7 @@ from . import logs
 from .audit import Audit
 from .metrics import CONTENT_TYPE, Metrics
 from .nodes import Nodes
+from .region_watch import RegionWatch
 from .replicate import Replicator
 from .runtime import connection_counter, expose_nodes
 from .settings import Settings
@@ -67,6 +68,7 @@ def run(settings: Settings) -> int:
     watch = StalenessWatch(nodes, settings.local_node, settings.network_timeout_sec)
     watch.expose(metrics)
     replicator = Replicator(settings, nodes, metrics, audit)
+    region = RegionWatch(settings, nodes, metrics, lambda name, fields: audit.record(name, **fields))
     # Blocked before any thread starts and waited for below: no handler runs, so none can meet a lock that is held.
     endings = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, endings)
@@ -74,12 +76,14 @@ def run(settings: Settings) -> int:
     server = _Server((settings.listen.host, settings.listen.port), handler(metrics))
     nodes.start()
     watch.start()
+    region.start()
     replicator.start()
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     logs.event(logs.LOG, 20, "REPLICATE_STARTED", local_node=settings.local_node)
     signal.sigwait(endings)
     logs.event(logs.LOG, 20, "REPLICATE_STOPPING")
     replicator.stop()
+    region.stop()
     watch.stop()
     nodes.stop()
     server.shutdown()

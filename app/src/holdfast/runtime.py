@@ -17,6 +17,7 @@ from .cp_service import CpService
 from .limit_counts import LimitCounts
 from .metrics import Metrics
 from .nodes import Nodes
+from .region_watch import PeerWatch
 from .settings import Settings
 from .staleness import StalenessWatch
 from .visits import Visits
@@ -81,6 +82,7 @@ class Runtime:
         expose_nodes(self.metrics, self.nodes)
         self.breakers = BreakerAdmin(self.nodes, self._board, self.audit.record)
         self.nodes.on_tick = self.breakers.tick
+        self._peers = PeerWatch(settings, self.nodes)
         limit_key = derive_key(settings.secret_key, "holdfast limit counters 1")
         self.counts = LimitCounts(self.nodes, settings.mode, limit_key, settings.network_timeout_sec)
         self.metrics.computed(
@@ -100,6 +102,7 @@ class Runtime:
     def start(self) -> None:
         self.breakers.tick(time.monotonic())  # what is forced holds from the first call on
         self.nodes.start()
+        self._peers.start()
         self._publisher.start()
         self.counts.start()
         if self._staleness is not None:
@@ -109,6 +112,7 @@ class Runtime:
 
     def stop(self) -> None:
         self._ended.set()
+        self._peers.stop()
         if self._staleness is not None:
             self._staleness.stop()
         self.counts.stop()

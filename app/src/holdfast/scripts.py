@@ -60,6 +60,8 @@ LEASE = load("lease")
 LIMIT_COUNT = load("limit_count")
 SESSION_READ = load("session_read")
 BOOTSTRAP_STAMP = load("bootstrap_stamp")
+REGION_MOVE = load("region_move")
+REGION_HEARTBEAT = load("region_heartbeat")
 REPAIR_FLOOR = load("repair_floor")
 REPAIR_LOOK = load("repair_look")
 REPAIR_MOVE = load("repair_move")
@@ -77,6 +79,7 @@ DIGESTS = "holdfast:digest"
 LEASE_KEY = "holdfast:lease"
 COLLECTOR_KEY = "holdfast:collector"
 CP_STATE = "holdfast:cp"
+HEARTBEAT = "holdfast:heartbeat"
 
 
 def cp_key(key: str) -> str:

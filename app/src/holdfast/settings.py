@@ -8,27 +8,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .addresses import Address as Address
+from .addresses import parse_address, parse_nodes, parse_peers
 from .errors import SettingsError
 
-_NODE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PLACEHOLDER = re.compile(r"<.*>|(change[-_ ]?me|secret|password|example|default|test|todo|x+)[0-9!]*", re.I)
 ROLES = ("read", "write", "admin")
 MIN_SECRET_KEY = 32
 MIN_PASSWORD = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +78,7 @@ class Settings:
     tokens: tuple[Token, ...]
     secret_key_previous: str = ""
     session_ttl_sec: int = 3600
+    peers: Mapping[str, Address] = field(default_factory=dict)
 
     @property
     def secret_keys(self) -> tuple[str, ...]:
@@ -144,37 +137,6 @@ class _Env:
 
     def address(self, name: str, default: str) -> Address:
         return parse_address(name, self.text(name, default))
-
-
-def parse_address(name: str, text: str) -> Address:
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise SettingsError(f"{name} holds {text!r}: write host:port")
-    return Address(host, int(port))
-
-
-def parse_nodes(text: str) -> dict[str, Address]:
-    """``db_g1=host:port,db_g2=...`` into name -> address, in the given order."""
-    nodes: dict[str, Address] = {}
-    for item in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, address = item.partition("=")
-        if not equals or not _NODE.fullmatch(name):
-            raise SettingsError(f"NODES holds {item!r}: write name=host:port,name=host:port,...")
-        if name in nodes:
-            raise SettingsError(f"NODES names {name} twice: each node is listed once")
-        nodes[name] = parse_address("NODES", address)
-    if not nodes:
-        raise SettingsError("NODES is empty: list every node of the region as name=host:port,...")
-    by_address: dict[Address, str] = {}
-    for name, where in nodes.items():
-        if where in by_address:
-            raise SettingsError(
-                f"NODES gives {by_address[where]} and {name} the same address {where}: "
-                "two names of one server would be a false majority"
-            )
-        by_address[where] = name
-    return nodes
 
 
 def read_secret(directory: str, name: str, min_length: int, cure: str) -> str:
@@ -309,25 +271,29 @@ def load(environ: Mapping[str, str]) -> Settings:
         tokens=parse_tokens(read_secret(secrets_dir, "api_tokens", 2, "write a JSON list of {name, role, sha256}")),
         secret_key_previous=read_previous_key(secrets_dir),
         session_ttl_sec=env.whole("SESSION_TTL_SEC", 3600, 60, 86_400),
+        peers=parse_peers(env.text("PEER_NODES", ""), nodes),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class BootstrapSettings:
-    """The little `bootstrap` and `repair` need."""
+    """The little `bootstrap`, `repair` and `region` need."""
 
     region: str
     nodes: Mapping[str, Address]
     network_timeout_sec: float
     max_clock_drift_ms: int
     redis: RedisAccess
+    peers: Mapping[str, Address] = field(default_factory=dict)
 
 
 def load_bootstrap(environ: Mapping[str, str]) -> BootstrapSettings:
     env = _Env(environ)
+    nodes = parse_nodes(env.text("NODES", None, "list every node of the region as name=host:port,..."))
     return BootstrapSettings(
         region=env.name("REGION"),
-        nodes=parse_nodes(env.text("NODES", None, "list every node of the region as name=host:port,...")),
+        nodes=nodes,
+        peers=parse_peers(env.text("PEER_NODES", ""), nodes),
         network_timeout_sec=env.number("NETWORK_TIMEOUT_SEC", 1.0, 0.05, 60),
         max_clock_drift_ms=env.whole("MAX_CLOCK_DRIFT_MS", 500, 1, 3_600_000),
         redis=load_redis(environ),

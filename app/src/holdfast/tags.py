@@ -44,6 +44,11 @@ class Tag:
         return Tag(int(text[:8], 16), int(text[9:25], 16), text[26:])
 
 
+def epoch_of(tag: str) -> int:
+    """The region epoch of a tag; 0 for NO_TAG."""
+    return int(tag[:8], 16) if tag else 0
+
+
 def next_tag(largest: str, epoch: int, writer: str, clock_ms: int = 0) -> str:
     """The tag of a new write: above ``largest`` (NO_TAG if none was found), in ``epoch``, not below ``clock_ms``.
 

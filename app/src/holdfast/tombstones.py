@@ -77,7 +77,7 @@ class TombstoneCollector:
         cursor, seen, gone = b"0", 0, 0
         while self._held.is_set() and not self._stop.is_set():
             members = self._nodes.guards.voters()
-            if self._local not in members:
+            if self._local not in members or self._nodes.guards.unsettled_epoch():
                 return
             args = [*members[self._local].expectation(), cursor, PAGE_KEYS, self._grace_ms]
             keys = [scripts.GUARD, scripts.CP_STATE]

@@ -17,8 +17,8 @@ def break_reads(build: str) -> None:
         raise SystemExit(f"unknown build {build!r}: one of {', '.join(BUILDS)}")
     whole = registers.Read.__init__
 
-    def broken(self: registers.Read, nodes: tuple[str, ...], write_back: bool = True) -> None:
-        whole(self, nodes, write_back and build != "no_write_back")
+    def broken(self: registers.Read, nodes: tuple[str, ...], write_back: bool = True, **more: int) -> None:
+        whole(self, nodes, write_back and build != "no_write_back", **more)
         if build == "one_node_reads":
             self.majority = 1
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
+from regions import Regions
 
 
 def _made(path: Path) -> Iterator[Cluster]:
@@ -29,3 +30,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster of its own, for tests that break things."""
     yield from _made(tmp_path)
+
+
+@pytest.fixture
+def regions(tmp_path: Path) -> Iterator[Regions]:
+    """An active region and its standby, of their own."""
+    made = Regions(tmp_path)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()

@@ -88,14 +88,6 @@ def takes_part_again(cluster: Cluster, app: App, node: str) -> None:
         cluster.nodes[other].signal(signal.SIGCONT)
 
 
-def replica(node: Node) -> None:
-    node.client().execute_command("REPLICAOF", "127.0.0.1", "1")
-
-
-def no_replica(node: Node) -> None:
-    node.client().execute_command("REPLICAOF", "NO", "ONE")
-
-
 def snapshots_fail(node: Node) -> None:
     """The rename of the new dump onto a directory fails: Redis then refuses writes with MISCONF."""
     (node.directory / "data" / "dump.rdb").mkdir()
@@ -139,7 +131,6 @@ def started(node: Node) -> None:
 FAULTS: dict[str, tuple[Change, Change, set[str]]] = {
     "kill -9": (killed, started, {"connect", "reset"}),
     "SIGSTOP": (lambda n: n.signal(signal.SIGSTOP), lambda n: n.signal(signal.SIGCONT), {"timeout"}),
-    "READONLY": (replica, no_replica, {"readonly"}),
     "MISCONF": (snapshots_fail, snapshots_work, {"misconf"}),
     "wrong password": (other_password, right_password, {"auth"}),
     "NOPERM": (fewer_rights, all_rights, {"noperm"}),

@@ -9,5 +9,6 @@ if ARGV[7] ~= '' and string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') 
 local t = redis.call('TIME')
 if tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) > tonumber(ARGV[8]) then return {'CHANGED'} end
 redis.call('HSET', KEYS[1], 'state', ARGV[1], 'region', ARGV[2], 'node', ARGV[3], 'region_epoch', ARGV[4],
-  'membership_epoch', ARGV[5], 'incarnation', ARGV[6])
+  'membership_epoch', ARGV[5], 'incarnation', ARGV[6],
+  'confirmed', string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'))
 return {'OK'}

@@ -1,0 +1,35 @@
+#!lua flags=allow-oom
+-- Replace the guard in one step, on behalf of `holdfast region`. KEYS: guard, peers, CP state, the zone's lease, the collector's. ARGV[1..6] the guard expected,
+-- ARGV[7..12] the new one: state, region, node, region epoch, membership epoch, incarnation; ARGV[13] the run id of the server
+-- that was looked at, ARGV[14] '1': that process counts as confirmed from now on, ARGV[15] the reason, for people. Declared as writing: a replica refuses, so
+-- whoever is moved is a primary.
+-- A copy that becomes *recovering* forgets how far it had applied the others' AP writes, and a collection on it ends (as in
+-- repair_move); the leases that came with the copy end. One that is *fenced* keeps what it was in fenced_from, for `region unfence`.
+-- Returns {'OK'}, {'CHANGED'} if it is another process, or the real guard in {'GUARD', ...}.
+local g = redis.call('HMGET', KEYS[1], 'state', 'region', 'node', 'region_epoch', 'membership_epoch', 'incarnation')
+local same = true
+for i = 1, 6 do
+  if not g[i] then g[i] = '' end
+  if g[i] ~= ARGV[i] then same = false end
+end
+if not same then return {'GUARD', unpack(g)} end
+local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+if run_id ~= ARGV[13] then return {'CHANGED'} end
+redis.call('HSET', KEYS[1], 'state', ARGV[7], 'region', ARGV[8], 'node', ARGV[9], 'region_epoch', ARGV[10],
+  'membership_epoch', ARGV[11], 'incarnation', ARGV[12])
+redis.call('HSET', KEYS[1], 'reason', ARGV[15])
+if ARGV[14] == '1' then redis.call('HSET', KEYS[1], 'confirmed', run_id) end
+if ARGV[7] == 'fenced' and g[1] ~= 'fenced' then
+  redis.call('HSET', KEYS[1], 'fenced_from', g[1])
+elseif ARGV[7] ~= 'fenced' then
+  redis.call('HDEL', KEYS[1], 'fenced_from')
+end
+if ARGV[7] == 'recovering' and ARGV[12] ~= g[6] then
+  local peers = redis.call('HGETALL', KEYS[2])
+  for i = 1, #peers, 2 do redis.call('HDEL', KEYS[2], peers[i]) end
+  redis.call('HSET', KEYS[3], 'batch', ARGV[12])
+  redis.call('HDEL', KEYS[3], 'locked')
+  redis.call('PEXPIRE', KEYS[4], 1)
+  redis.call('PEXPIRE', KEYS[5], 1)
+end
+return {'OK'}

@@ -1,0 +1,276 @@
+"""Two regions: which may serve, who may be promoted, fenced or confirmed, from what nodes show. Pure: no I/O, no clock.
+
+Each standby node is a native replica of the active region's node of the same name, so its guard is a copy that names
+the other region. A failover fences the active region where it can be reached, makes the replicas primaries and promotes
+them:
+
+1. ``promote_plan``: every node (but those set aside) is a primary that holds a copy of one region's node of that name.
+   Each becomes *recovering* with this region's name, the new epoch and a fresh incarnation. Nothing of before is
+   accepted then.
+2. When all are marked they become *promoted* and serve; not before, as a node that still takes writes of another
+   history would be a copy that is not there for the reads that must hear all.
+3. settle.py copies until every node holds everything, and makes them members.
+
+Which region serves is decided by the region epoch. A region that sees the other one vote at a higher epoch is over
+(``superseded_by``). It cannot see that while it is off: so a node that was started counts only once it was *confirmed*
+for that run of its process (``may_confirm``): by a majority of its own region that was up all along, or by a majority
+of the other region's nodes that show that they were not promoted. A promotion needs all but the nodes set aside, of
+which there are less than a majority; so a majority of nodes that are replicas, or at an epoch not above ours and not
+voting beside us, meets every promotion. What this cannot give: a region that was up all along and can reach nobody does
+not know of a promotion until it can; fencing it is the operator's part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from .guard import FENCED, MEMBER, PROMOTED, RECOVERING, VOTING, Guard
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One node as looked at. ``reason``: why it is not reachable, or why its guard could not be read.
+
+    ``guard`` is None if there is none or ``reason`` is not empty. Times are the node's own clock in ms; offsets are
+    bytes of the replication stream; ``primary_offset`` is what a replica has read of its primary.
+    """
+
+    reachable: bool
+    reason: str = ""
+    role: str = "primary"
+    link: str = "-"
+    guard: Guard | None = None
+    run_id: str = ""
+    confirmed: str = ""
+    fenced_from: str = ""
+    keys: int | None = None
+    offset: int | None = None
+    primary_offset: int | None = None
+    link_down_seconds: int | None = None
+    heartbeat_ms: int | None = None
+    clock_ms: int | None = None
+    #: Why it should not be promoted although it answers: it is loading, its disk or memory is full.
+    trouble: str = ""
+    note: str = ""
+
+    @property
+    def primary(self) -> bool:
+        return self.reachable and self.role == "primary"
+
+    @property
+    def is_confirmed(self) -> bool:
+        return bool(self.run_id) and self.run_id == self.confirmed
+
+    @property
+    def lag_seconds(self) -> float | None:
+        """A replica's: how old the newest heartbeat is that came through. The clocks of two machines are compared."""
+        if self.role != "replica" or self.heartbeat_ms is None or self.clock_ms is None:
+            return None
+        return max(0.0, (self.clock_ms - self.heartbeat_ms) / 1000)
+
+    def original(self, region: str, node: str) -> Guard | None:
+        """Its guard, if it is a primary and no copy: of the node of that name in ``region``."""
+        guard = self.guard if self.primary else None
+        return guard if guard is not None and guard.region == region and guard.node == node else None
+
+
+Statuses = Mapping[str, Status]
+
+
+class RegionRefused(Exception):
+    """Nothing was changed; ``str`` names the cause and the cure."""
+
+
+def majority(count: int) -> int:
+    return count // 2 + 1
+
+
+def superseded_by(peers: Statuses, region: str) -> tuple[int, str]:
+    """(the highest epoch at which a node of the other region votes, which); (0, "") if none does.
+
+    Copies do not count: a replica's guard is its primary's, and a copy that was cut loose names this region still.
+    """
+    voting = [
+        (s.guard.region_epoch, name)
+        for name, s in peers.items()
+        if s.primary and s.guard is not None and s.guard.region != region and s.guard.state in VOTING
+    ]
+    return max(voting, default=(0, ""))
+
+
+def may_confirm(name: str, own: Statuses, peers: Statuses, region: str) -> str:
+    """Why ``name`` may be confirmed for the run of its present process; '' if nobody is there to say so."""
+    guard = own[name].original(region, name)
+    if guard is None or guard.state not in VOTING:
+        return ""
+    if superseded_by(peers, region)[0] >= guard.region_epoch:
+        return ""
+    fellows = [
+        n
+        for n, s in own.items()
+        if n != name
+        and s.is_confirmed
+        and (held := s.original(region, n)) is not None
+        and held.state in VOTING
+        and held.region_epoch == guard.region_epoch
+    ]
+    if len(fellows) >= majority(len(own)):
+        return f"{', '.join(fellows)} were up all along"
+    quiet = [n for n, s in peers.items() if _is_not_ahead(s, guard.region_epoch)]
+    if peers and len(quiet) >= majority(len(peers)):
+        return f"{', '.join(quiet)} of the other region were not promoted"
+    return ""
+
+
+def _is_not_ahead(status: Status, epoch: int) -> bool:
+    if not status.reachable:
+        return False
+    if status.role == "replica":
+        return True
+    if status.reason or status.trouble == "loading":
+        return False
+    guard = status.guard
+    # Fenced above our epoch: it has served since we did, so our history is the older one.
+    return guard is None or guard.region_epoch < epoch or (guard.state == FENCED and guard.region_epoch == epoch)
+
+
+def to_fence(own: Statuses, region: str, epoch: int) -> dict[str, Guard]:
+    """The guards to be moved to *fenced* at ``epoch``. Raises RegionRefused if a node is at a higher epoch already."""
+    guards = {n: g for n, s in own.items() if (g := s.original(region, n)) is not None}
+    above = [n for n, g in guards.items() if g.region_epoch > epoch or (g.region_epoch == epoch and g.state != FENCED)]
+    if above:
+        top = max(guards[n].region_epoch for n in above)
+        raise RegionRefused(f"--epoch {epoch}: {', '.join(above)} is at region epoch {top}; use {top + 1} or more")
+    return {n: g for n, g in guards.items() if (g.state, g.region_epoch) != (FENCED, epoch)}
+
+
+def fenced_at(own: Statuses, region: str, epoch: int) -> list[str]:
+    held = {n: s.original(region, n) for n, s in own.items()}
+    return [n for n, g in held.items() if g is not None and g.state == FENCED and g.region_epoch >= epoch]
+
+
+def to_unfence(
+    own: Statuses, peers: Statuses, region: str, epoch: int, confirmed: bool
+) -> dict[str, tuple[Guard, Guard]]:
+    """What to move: (as it is, as it shall be). ``confirmed``: the operator typed the region's name."""
+    ahead, who = superseded_by(peers, region)
+    if ahead >= epoch:
+        raise RegionRefused(f"{who} of the other region serves at region epoch {ahead}: this region stays fenced")
+    quiet = [n for n, s in peers.items() if _is_not_ahead(s, epoch)]
+    if peers and len(quiet) < majority(len(peers)) and not confirmed:
+        raise RegionRefused(
+            f"only {', '.join(quiet) or 'no node'} of the other region shows that it was not promoted; bring the "
+            f"others up, or, if you know that no promotion was begun, add --confirm {region}"
+        )
+    fenced = {n: s.guard for n, s in own.items() if s.guard is not None and n in fenced_at(own, region, epoch)}
+    above = [n for n, g in fenced.items() if g.region_epoch > epoch]
+    if above:
+        raise RegionRefused(
+            f"--epoch {epoch}: {', '.join(above)} was fenced at {fenced[above[0]].region_epoch}; use that"
+        )
+    back = [
+        n
+        for n, s in own.items()
+        if (g := s.original(region, n)) is not None and g.state != FENCED and g.region_epoch == epoch
+    ]
+    if len({*fenced, *back}) < majority(len(own)):
+        raise RegionRefused(
+            f"only {', '.join(fenced) or 'no node'} is fenced at {epoch}; {majority(len(own))} are needed: bring the "
+            "others up"
+        )
+    # What it was before counts again; a node that was being healed is no member for having been fenced.
+    states = {n: own[n].fenced_from if own[n].fenced_from in VOTING else RECOVERING for n in fenced}
+    return {n: (g, replace(g, state=states[n])) for n, g in fenced.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """``mark``: copies to be made *recovering*; ``marked``: those that are; ``done``: nothing is left to do."""
+
+    mark: dict[str, Guard]
+    marked: dict[str, Guard]
+    promoted: dict[str, Guard]
+    done: bool
+
+
+def promote_plan(own: Statuses, peers: Statuses, without: frozenset[str], region: str, epoch: int) -> Promotion:
+    """What a promotion to ``epoch`` has to do, begun before or not. Raises RegionRefused."""
+    taken = [n for n in own if n not in without]
+    if len(taken) < majority(len(own)):
+        raise RegionRefused(
+            f"without {', '.join(sorted(without))} there are {len(taken)} nodes; {majority(len(own))} are needed"
+        )
+    ours = {n: g for n in taken if (g := own[n].original(region, n)) is not None and g.region_epoch == epoch}
+    settled = [n for n, g in ours.items() if g.state == MEMBER]
+    promoted = {n: g for n, g in ours.items() if g.state == PROMOTED}
+    if settled:
+        return Promotion({}, {}, promoted, True)
+    _check_nodes(own, taken)
+    copies = {n: g for n in taken if n not in ours and (g := own[n].guard) is not None}
+    _check_copies(copies, taken, ours, region, epoch)
+    _check_peers(peers, region, epoch)
+    marked = {n: g for n, g in ours.items() if g.state == RECOVERING}
+    wrong = [n for n in ours if n not in marked and n not in promoted]
+    if wrong:
+        raise RegionRefused(
+            f"{', '.join(wrong)}: {ours[wrong[0]].state} at {epoch}; this epoch is over, use a higher one"
+        )
+    return Promotion(copies, marked, promoted, not copies and not marked)
+
+
+def _check_nodes(own: Statuses, taken: list[str]) -> None:
+    away = [n for n in taken if not own[n].reachable]
+    if away:
+        raise RegionRefused(
+            f"{', '.join(away)}: does not answer ({own[away[0]].reason}). An acknowledged write may be there only: "
+            f"bring it up, or give it up with --without {away[0]}"
+        )
+    replicas = [n for n in taken if own[n].role == "replica"]
+    if replicas:
+        raise RegionRefused(f"{', '.join(replicas)}: is still a replica; run REPLICAOF NO ONE there first")
+    unread = [n for n in taken if own[n].reason or own[n].trouble]
+    if unread:
+        raise RegionRefused(f"{', '.join(unread)}: {own[unread[0]].trouble or own[unread[0]].reason}; cure that first")
+
+
+def _check_copies(copies: dict[str, Guard], taken: list[str], ours: dict[str, Guard], region: str, epoch: int) -> None:
+    bare = [n for n in taken if n not in copies and n not in ours]
+    if bare:
+        raise RegionRefused(f"{', '.join(bare)}: has no guard, so it is no copy; give it up with --without {bare[0]}")
+    not_copies = [n for n, g in copies.items() if g.region == region]
+    if not_copies:
+        held = copies[not_copies[0]]
+        raise RegionRefused(
+            f"{', '.join(not_copies)}: its guard is this region's own ({held.state} at {held.region_epoch}), "
+            "not a copy of the other region's; a fenced region comes back by region unfence"
+        )
+    misnamed = [n for n, g in copies.items() if g.node != n]
+    if misnamed:
+        raise RegionRefused(f"{misnamed[0]}: is a copy of {copies[misnamed[0]].node}; correct NODES or its primary")
+    donors = {g.region for g in copies.values()}
+    if len(donors) > 1:
+        raise RegionRefused(f"the nodes are copies of several regions ({', '.join(sorted(donors))})")
+    for node, guard in copies.items():
+        # At the very epoch at which the other region was fenced nobody has written.
+        if guard.region_epoch > epoch or (guard.region_epoch == epoch and guard.state != FENCED):
+            raise RegionRefused(
+                f"--epoch {epoch}: {node} is a copy of epoch {guard.region_epoch}; use {guard.region_epoch + 1} or more"
+            )
+
+
+def _check_peers(peers: Statuses, region: str, epoch: int) -> None:
+    ahead, who = superseded_by(peers, region)
+    if ahead >= epoch:
+        raise RegionRefused(
+            f"--epoch {epoch}: {who} of the other region serves at region epoch {ahead}; fence it, and use {ahead + 1}"
+        )
+    above = [n for n, s in peers.items() if s.primary and s.guard is not None and s.guard.region_epoch > epoch]
+    if above:
+        top = max(s.guard.region_epoch for n, s in peers.items() if n in above and s.guard is not None)
+        raise RegionRefused(f"--epoch {epoch}: {', '.join(above)} of the other region is at {top}; use {top} or more")
+
+
+def marked_guard(region: str, node: str, epoch: int, fresh: str) -> Guard:
+    """Step 1's guard. ``fresh``: a new incarnation."""
+    return Guard(RECOVERING, region, node, epoch, 1, fresh)

@@ -1,0 +1,237 @@
+"""The command `holdfast region`: shows both regions, and fences, promotes, settles, confirms this one.
+
+One JSON object on standard output; standard error says in words what was refused or is left to do, and holds the audit
+lines. Every command may be run again, also after a kill. Exit codes: ``Exit``.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any
+
+from .audit import Audit
+from .errors import SettingsError
+from .guard import FENCED, MEMBER, PROMOTED, VOTING, Guard
+from .region import (
+    RegionRefused,
+    Status,
+    fenced_at,
+    majority,
+    marked_guard,
+    promote_plan,
+    superseded_by,
+    to_fence,
+    to_unfence,
+)
+from .region_nodes import RegionNodes
+from .region_settle import settle_region
+from .repair_plan import Stopped
+from .settings import BootstrapSettings
+
+#: The whole time of one look at both regions, at least.
+LOOK_SEC = 2.0
+
+
+class Exit(IntEnum):
+    OK = 0
+    USAGE = 2
+    INCOMPLETE = 3
+    REFUSED = 6
+
+
+class RegionCommand:
+    def __init__(self, settings: BootstrapSettings, audit: Audit) -> None:
+        self._settings, self._audit, self._region = settings, audit, settings.region
+        timeout = max(LOOK_SEC, settings.network_timeout_sec)
+        self._own = RegionNodes(settings.nodes, settings.redis, timeout)
+        self._peers = RegionNodes(settings.peers, settings.redis, timeout)
+
+    def run(self, arguments: Namespace) -> int:
+        unknown = [n for n in getattr(arguments, "without", ()) if n not in self._settings.nodes]
+        if unknown:
+            raise SettingsError(f"--without {unknown[0]}: NODES names {', '.join(self._settings.nodes)}")
+        self._own.start()
+        self._peers.start()
+        try:
+            return getattr(self, f"_{arguments.action}")(arguments)  # type: ignore[no-any-return]
+        except RegionRefused as why:
+            return self._end(Exit.REFUSED, {}, f"{why}; nothing was changed")
+        except Stopped as why:
+            return self._end(Exit.INCOMPLETE, {"code": why.code.name.lower()}, str(why))
+        finally:
+            self._own.stop()
+            self._peers.stop()
+
+    def _look(self) -> tuple[dict[str, Status], dict[str, Status]]:
+        own, peers = self._own.ask(), self._peers.ask()
+        return own.wait(), peers.wait()
+
+    def _status(self, _arguments: Namespace) -> int:
+        own, peers = self._look()
+        epochs = [s.guard.region_epoch for s in (*own.values(), *peers.values()) if s.guard is not None]
+        shown = {"region": self._region, "epoch": max(epochs, default=0)}
+        shown |= {"nodes": {n: _shown(s) for n, s in own.items()}, "peers": {n: _shown(s) for n, s in peers.items()}}
+        return self._end(Exit.OK, shown)
+
+    def _fence(self, arguments: Namespace) -> int:
+        own, _peers = self._look()
+        epoch, failed = arguments.epoch, {}
+        for node, guard in to_fence(own, self._region, epoch).items():
+            fenced = replace(guard, state=FENCED, region_epoch=epoch)
+            problem = self._own.move(node, own[node].run_id, guard, fenced, False, arguments.reason)
+            if problem:
+                failed[node] = problem
+            else:
+                self._audit.record("REGION_FENCED", node=node, region_epoch=epoch, reason=arguments.reason)
+        own, _peers = self._look()
+        fenced_nodes = fenced_at(own, self._region, epoch)
+        nodes = {n: "fenced" if n in fenced_nodes else failed.get(n) or _why_not(s) for n, s in own.items()}
+        told: dict[str, Any] = {"epoch": epoch, "fenced": fenced_nodes, "nodes": nodes}
+        if failed or len(fenced_nodes) < majority(len(own)):
+            left = ", ".join(n for n in own if n not in fenced_nodes)
+            return self._end(
+                Exit.INCOMPLETE, told, f"not fenced: {left}; run this again, or see that it cannot be reached"
+            )
+        return self._end(Exit.OK, told)
+
+    def _unfence(self, arguments: Namespace) -> int:
+        own, peers = self._look()
+        confirmed = self._typed(arguments.confirm)
+        moves = to_unfence(own, peers, self._region, arguments.epoch, confirmed)
+        why = f"unfenced at {arguments.epoch}"
+        return self._move_all(own, moves, why, "REGION_UNFENCED", {"epoch": arguments.epoch})
+
+    def _confirm(self, arguments: Namespace) -> int:
+        own, peers = self._look()
+        if not self._typed(arguments.confirm):
+            raise RegionRefused(f"add --confirm {self._region} if you know that the other region does not serve")
+        ahead, who = superseded_by(peers, self._region)
+        if ahead >= arguments.epoch:
+            raise RegionRefused(f"{who} of the other region serves at region epoch {ahead}")
+        held = {n: g for n, s in own.items() if (g := s.original(self._region, n)) is not None and g.state in VOTING}
+        other = [n for n, g in held.items() if g.region_epoch != arguments.epoch]
+        if other or not held:
+            found = held[other[0]].region_epoch if other else "none"
+            raise RegionRefused(
+                f"--epoch {arguments.epoch}: the nodes that could vote are at {found}; type what you mean"
+            )
+        why = "confirmed by hand"
+        return self._move_all(
+            own, {n: (g, g) for n, g in held.items()}, why, "REGION_CONFIRMED", {"epoch": arguments.epoch}
+        )
+
+    def _promote(self, arguments: Namespace) -> int:
+        epoch, without = arguments.epoch, frozenset(arguments.without)
+        own, peers = self._look()
+        plan = promote_plan(own, peers, without, self._region, epoch)
+        told = {"epoch": epoch, "without": sorted(without)}
+        marks = {n: (g, marked_guard(self._region, n, epoch, secrets.token_hex(16))) for n, g in plan.mark.items()}
+        if marks and self._move_all(own, marks, arguments.reason, "", told, quiet=True):
+            return self._end(
+                Exit.INCOMPLETE, told, "some nodes are marked recovering and none is promoted; run this again"
+            )
+        if not plan.done:
+            own, peers = self._look()
+            plan = promote_plan(own, peers, without, self._region, epoch)
+            if plan.mark:
+                return self._end(Exit.INCOMPLETE, told, f"{', '.join(plan.mark)}: changed meanwhile; run this again")
+            moves = {n: (g, replace(g, state=PROMOTED)) for n, g in plan.marked.items()}
+            code = self._move_all(own, moves, arguments.reason, "REGION_PROMOTED", told, quiet=True)
+            if code:
+                return self._end(Exit.INCOMPLETE, told, "not all nodes are promoted; run this again")
+        if without and not self._settled(epoch):  # nobody else knows who was given up
+            settle_region(self._settings, without, say=_complain)
+        own, _peers = self._look()
+        return self._end(Exit.OK, told | {"nodes": {n: s.guard.state if s.guard else s.reason for n, s in own.items()}})
+
+    def _settled(self, epoch: int) -> bool:
+        own, _peers = self._look()
+        held = [s.original(self._region, n) for n, s in own.items()]
+        return any(g is not None and g.region_epoch == epoch and g.state == MEMBER for g in held)
+
+    def _settle(self, arguments: Namespace) -> int:
+        def progress(_phase: str, source: str, looked: int, copied: int) -> None:
+            if looked % 10_000 < 200:
+                _complain(f"from {source}: {looked} keys looked at, {copied} copied")
+
+        members = settle_region(self._settings, frozenset(arguments.without), progress, _complain)
+        for node, guard in members.items():
+            self._audit.record("REGION_SETTLED", node=node, region_epoch=guard.region_epoch, without=arguments.without)
+        return self._end(Exit.OK, {"settled": sorted(members), "without": arguments.without})
+
+    def _move_all(
+        self,
+        own: dict[str, Status],
+        moves: dict[str, tuple[Guard, Guard]],
+        reason: str,
+        name: str,
+        told: dict[str, Any],
+        quiet: bool = False,
+    ) -> int:
+        """Move these guards and stamp them as confirmed. Goes on after a failure: what is done counts."""
+        failed = {}
+        for node, (before, after) in moves.items():
+            problem = self._own.move(node, own[node].run_id, before, after, True, reason)
+            if problem:
+                failed[node] = problem
+            elif name:
+                self._audit.record(name, node=node, region_epoch=after.region_epoch, state=after.state, reason=reason)
+        told["nodes"] = {n: failed.get(n, moves[n][1].state if n in moves else _why_not(s)) for n, s in own.items()}
+        if failed:
+            left = "; ".join(f"{n}: {why}" for n, why in failed.items())
+            if not quiet:
+                return self._end(Exit.INCOMPLETE, told, f"{left}; run this again")
+            _complain(left)
+            return Exit.INCOMPLETE
+        return Exit.OK if quiet else self._end(Exit.OK, told)
+
+    def _typed(self, name: str | None) -> bool:
+        if name not in (None, self._region):
+            raise RegionRefused(f"--confirm {name}: the region is {self._region}")
+        return name is not None
+
+    def _end(self, code: Exit, told: dict[str, Any], words: str = "") -> int:
+        sys.stdout.write(json.dumps({"result": code.name.lower(), **told}) + "\n")
+        if words:
+            _complain(words)
+        return int(code)
+
+
+def _complain(words: str) -> None:
+    sys.stderr.write(f"holdfast region: {words}\n")
+
+
+def _why_not(status: Status) -> str:
+    if not status.reachable:
+        return f"unreachable: {status.reason}"
+    return "replica" if status.role == "replica" else status.guard.state if status.guard else "no guard"
+
+
+def _shown(status: Status) -> dict[str, Any]:
+    if not status.reachable:
+        return {"reachable": False, "reason": status.reason}
+    guard = status.guard
+    beat = status.heartbeat_ms
+    shown: dict[str, Any] = {"reachable": True, "role": status.role, "link": status.link}
+    shown |= {"state": guard.state if guard else None, "region": guard.region if guard else None}
+    shown |= {"region_epoch": guard.region_epoch if guard else None}
+    shown |= {"membership_epoch": guard.membership_epoch if guard else None}
+    shown |= {"incarnation": guard.incarnation if guard else None, "confirmed": status.is_confirmed}
+    shown |= {"keys": status.keys, "offset": status.offset, "lag_seconds": status.lag_seconds}
+    shown |= {
+        "heartbeat": datetime.fromtimestamp(beat / 1000, UTC).isoformat(timespec="milliseconds") if beat else None
+    }
+    if status.role == "replica":
+        shown |= {"primary_offset": status.primary_offset, "link_down_seconds": status.link_down_seconds}
+    if guard is not None and guard.state == FENCED:
+        shown["fenced_from"] = status.fenced_from
+    problems = [p for p in (status.reason, status.trouble) if p]
+    return (
+        shown | ({"problem": "; ".join(problems)} if problems else {}) | ({"note": status.note} if status.note else {})
+    )

@@ -1,0 +1,182 @@
+"""Each second: does the other region serve at a higher epoch? Run by every `serve` worker and by `replicate`.
+
+`serve` only looks at the other region, and lets the guard book know: from then on it answers *fenced*. `replicate` also
+fences its own region's nodes with that epoch, confirms nodes that were started (region.may_confirm), writes the
+heartbeats by which a replica's lag is judged, and says in the audit log what became of its nodes.
+
+A look is bounded by the network timeout; nodes that do not answer cost one connection attempt a second, and no log
+line.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from . import scripts
+from .guard import FENCED, MEMBER, PROMOTED, VOTING
+from .logs import LOG, event
+from .metrics import Metrics
+from .nodes import Nodes
+from .region import Status, may_confirm, superseded_by
+from .region_nodes import RegionNodes
+from .settings import Settings
+
+LOOK_SEC = 1.0
+#: A heartbeat is left alone that is younger than this: several processes write it.
+HEARTBEAT_MS = 800
+_AUDITED = {FENCED: "REGION_FENCED", PROMOTED: "REGION_PROMOTED", MEMBER: "REGION_SETTLED"}
+Notify = Callable[[str, dict[str, Any]], None]
+
+
+class PeerWatch:
+    """A thread; does nothing where there is no other region. ``start`` after any fork."""
+
+    def __init__(self, settings: Settings, nodes: Nodes) -> None:
+        self._settings, self._nodes = settings, nodes
+        self._peers = RegionNodes(settings.peers, settings.redis, settings.network_timeout_sec)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="region", daemon=True)
+
+    def start(self) -> None:
+        if self._settings.peers:
+            self._peers.start()
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._settings.peers:
+            self._thread.join(timeout=self._settings.network_timeout_sec + 1)
+            self._peers.stop()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                self._look()
+            except Exception:
+                LOG.exception("REGION_WATCH_ERROR")
+            self._stop.wait(max(0.1, LOOK_SEC - (time.monotonic() - began)))
+
+    def _look(self) -> None:
+        self._learn(self._peers.ask().wait())
+
+    def _learn(self, peers: dict[str, Status]) -> tuple[int, str]:
+        epoch, who = superseded_by(peers, self._settings.region)
+        if self._nodes.guards.learn_peer_epoch(epoch):
+            event(LOG, logging.WARNING, "PEER_REGION_SERVES", node=who, region_epoch=epoch)
+        return epoch, who
+
+
+class RegionWatch(PeerWatch):
+    """That of `replicate`."""
+
+    def __init__(self, settings: Settings, nodes: Nodes, metrics: Metrics, notify: Notify) -> None:
+        super().__init__(settings, nodes)
+        self._own = RegionNodes(settings.nodes, settings.redis, settings.network_timeout_sec)
+        self._notify = notify
+        self._seen: dict[str, Status] = {}
+        self._states: dict[str, str] = {}
+        self._complaint = ""
+        metrics.per_node(
+            "region_replication_lag_seconds",
+            "On a standby: age of the newest heartbeat of the active region's node that came through; NaN unknown.",
+            lambda: {n: _or_nan(self._of(n).lag_seconds) for n in settings.node_names},
+        )
+        metrics.per_node(
+            "region_replication_link_up",
+            "On a standby: 1 if the node is connected to its primary; NaN if it is no replica or does not answer.",
+            lambda: {n: _link(self._of(n)) for n in settings.node_names},
+        )
+        metrics.computed(
+            "region_settled",
+            "1 if the region's copies are settled after a promotion, 0 while they are not.",
+            lambda: float(not nodes.guards.unsettled_epoch()),
+        )
+
+    def start(self) -> None:
+        if self._settings.peers:
+            self._own.start()
+        super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        if self._settings.peers:
+            self._own.stop()
+
+    def _of(self, node: str) -> Status:
+        return self._seen.get(node, Status(False, "not looked at yet"))
+
+    def _look(self) -> None:
+        asked_own, asked_peers = self._own.ask(), self._peers.ask()
+        own, peers = asked_own.wait(), asked_peers.wait()
+        self._seen = own
+        self._say_what_became(own)
+        epoch, who = self._learn(peers)
+        self._fence(own, epoch, who)
+        waiting = self._confirm(own, peers)
+        if waiting != self._complaint:
+            self._complaint = waiting
+            if waiting:
+                cure = "bring the other nodes or the other region up, or type holdfast region confirm"
+                event(LOG, logging.WARNING, "REGION_UNCONFIRMED", nodes=waiting, cure=cure)
+        self._beat()
+
+    def _fence(self, own: dict[str, Status], epoch: int, who: str) -> None:
+        region = self._settings.region
+        for node, status in own.items():
+            guard = status.original(region, node)
+            if guard is None or guard.state == FENCED or guard.region_epoch >= epoch:
+                continue
+            fenced = replace(guard, state=FENCED, region_epoch=epoch)
+            why = f"{who} of the other region serves at region epoch {epoch}"
+            problem = self._own.move(node, status.run_id, guard, fenced, False, why)
+            event(LOG, logging.WARNING, "REGION_FENCE", node=node, region_epoch=epoch, why=why, problem=problem)
+
+    def _confirm(self, own: dict[str, Status], peers: dict[str, Status]) -> str:
+        """Returns the nodes that nobody can confirm now."""
+        region, waiting = self._settings.region, []
+        for node, status in own.items():
+            guard = status.original(region, node)
+            if guard is None or guard.state not in VOTING or status.is_confirmed:
+                continue
+            why = may_confirm(node, own, peers, region)
+            if not why:
+                waiting.append(node)
+            elif not self._own.move(node, status.run_id, guard, guard, True, why):
+                self._notify("REGION_CONFIRMED", {"node": node, "region_epoch": guard.region_epoch, "reason": why})
+        return ", ".join(waiting)
+
+    def _beat(self) -> None:
+        deadline = time.monotonic() + self._settings.network_timeout_sec
+        keys = [scripts.GUARD, scripts.HEARTBEAT]
+        for node in self._nodes.names:
+            guard = self._nodes.guards.usable(node)
+            if guard is not None:
+                args = [*guard.expectation(), HEARTBEAT_MS]
+                self._nodes.send(node, scripts.REGION_HEARTBEAT, keys, args, deadline, lambda _result: None)
+
+    def _say_what_became(self, own: dict[str, Status]) -> None:
+        for node, status in own.items():
+            if not status.reachable:
+                continue
+            guard = status.original(self._settings.region, node)
+            before, now = self._states.get(node), guard.state if guard is not None else "copy"
+            self._states[node] = now
+            if guard is None or before in (None, now) or now not in _AUDITED or (now == MEMBER and before != PROMOTED):
+                continue
+            reason = "every node holds everything" if now == MEMBER else status.note
+            self._notify(_AUDITED[now], {"node": node, "region_epoch": guard.region_epoch, "reason": reason})
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _link(status: Status) -> float:
+    return float(status.link == "up") if status.reachable and status.role == "replica" else math.nan
