@@ -46,7 +46,7 @@ class Fenced(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """AP: no member node can be reached from this instance."""
+    """AP: no member node can be reached from this instance. Both: its audit log is blocked. Nothing was stored."""
 
     code, status, retry_after = "unavailable", 503, 1
 

@@ -172,55 +172,6 @@ def test_no_audit_line_is_lost_on_sigterm(shared: Cluster) -> None:
     assert len({e["key"] for e in lines}) >= answered
 
 
-def test_a_blocked_standard_output_stalls_and_loses_nothing(shared: Cluster) -> None:
-    env = shared.env("cp", RATE_LIMITS="1000000 per hour")
-    process = subprocess.Popen([sys.executable, "-m", "holdfast", "serve"], env=env, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    port = int(env["LISTEN"].rpartition(":")[2])
-    request = b"GET /read/unread HTTP/1.1\r\n" + AUTHORIZED + b"\r\n"
-    answered, answer = 0, b""
-    try:
-        wait_for("it listens", lambda: b'"Booting worker' in process.stdout.readline(), 15)  # type: ignore[union-attr]
-
-        def connect() -> socket.socket | None:
-            try:
-                return socket.create_connection(("127.0.0.1", port), timeout=3)
-            except OSError:
-                return None
-
-        connection = wait_for("a connection", connect)
-        with connection:
-            for _ in range(5000):  # a pipe holds 64 KiB, a line about 250 bytes
-                connection.sendall(request)
-                try:
-                    answer = connection.recv(65536)
-                except TimeoutError:
-                    break
-                assert answer.startswith(b"HTTP/1.1 404"), answer
-                answered += 1
-            assert 0 < answered < 5000, "it must stall when nobody reads its log"
-            lines = []
-            while len(lines) < answered + 1:
-                line = process.stdout.readline()
-                assert line
-                lines += [line] if b'"CP_READ"' in line else []
-            assert connection.recv(65536).startswith(b"HTTP/1.1 404"), "it goes on when its log is read"
-    finally:
-        children = _children(process.pid)
-        process.kill()
-        process.stdout.close()
-        for pid in children:
-            os.kill(int(pid), signal.SIGKILL)
-        process.wait(timeout=10)
-
-
-def _children(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-
-
 #: The deadlines of a connection are 30 and 75 s; shortened here, in a process of its own.
 _SHORT_TIMES = """
 import os
