@@ -1,4 +1,4 @@
-"""The server of `holdfast serve`, kept in this one module: gunicorn's master, and its gevent worker made short.
+"""The server of `holdfast serve`: gunicorn's gevent worker made short. ``master`` has what concerns its master.
 
 Each connection is a greenlet. A plain request for /read or /write (``heads.simple``) goes straight to ``core``; every
 other byte goes through gunicorn's own parser and Flask, and the connection comes back afterwards. Limits: REQUEST_SEC
@@ -31,13 +31,13 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
-from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.http import RequestParser
 from gunicorn.http import errors as http_errors
 from gunicorn.workers.ggevent import GeventWorker
 
 from . import board, heads, logs
 from .errors import BadRequest, Internal, ServiceError, TooLarge
+from .master import Master, heed_signals
 from .output import Output
 from .settings import Settings
 
@@ -55,19 +55,6 @@ SWEEP_SEC = 1.0
 #: Seconds that the end of a process waits for log lines that standard output did not take yet.
 FLUSH_SEC = 2.0
 FOREVER = float("inf")
-
-
-class Logger(GunicornLogger):  # type: ignore[misc]
-    """Sends gunicorn's messages into the operational log."""
-
-    def setup(self, cfg: Any) -> None:
-        self.error_log = logging.getLogger("holdfast.server")
-        self.error_log.setLevel(logging.NOTSET)
-        self.access_log = logging.getLogger("holdfast.server.access")
-        self.access_log.disabled = True
-
-    def reopen_files(self) -> None:
-        """There are no files."""
 
 
 class Connection:
@@ -296,13 +283,17 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_tmp_dir": "/dev/shm",  # noqa: S108  a disk could block the heartbeat
             "control_socket_disable": True,
             "limit_request_line": MAX_REQUEST_LINE,
-            "logger_class": "holdfast.server.Logger",
+            "logger_class": "holdfast.master.Logger",
             "forwarded_allow_ips": "",
             "proc_name": "holdfast",
+            "post_fork": heed_signals,
             "child_exit": self._worker_ended,
             "on_exit": self._ended,
         }.items():
             self.cfg.set(name, value)
+
+    def run(self) -> None:
+        Master(self).run()
 
     def load(self) -> Any:
         from .api import create_app, short_way
