@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,6 +29,18 @@ def make_directory() -> Path:
     """A new private directory, on memory where there is some."""
     on_memory = MEMORY if os.access(MEMORY, os.W_OK | os.X_OK) else None
     return Path(tempfile.mkdtemp(prefix="holdfast-", dir=on_memory))
+
+
+def shared_directory() -> Path:
+    """A fresh directory for what the workers share. One that an earlier process of our id left behind is removed."""
+    parent = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    prefix = f"holdfast-{os.getpid()}-"
+    for old in parent.glob(prefix + "*"):
+        if old.is_dir() and not old.is_symlink() and old.stat().st_uid == os.getuid():
+            shutil.rmtree(old, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    (made / "metrics").mkdir()
+    return made
 
 
 @dataclass(frozen=True, slots=True)

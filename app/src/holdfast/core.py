@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import auth, limits
+from . import auth, limits, logs
 from .ap_service import require_found
 from .errors import (
     BadKey,
@@ -107,12 +107,15 @@ class Core:
         self._runtime, self._tokens, self._check = runtime, tokens, check
         settings = runtime.settings
         self._mode, self._max = settings.mode, settings.max_value_bytes
-        wait = settings.network_timeout_sec
+        self._wait = wait = settings.network_timeout_sec
         self._slots, self._large = _Slots(settings.requests_at_once, wait), _Slots(LARGE_AT_ONCE, wait)
+        self._output = logs.output()
 
     def answer(self, asked: Asked) -> Answered:
         """Never raises: whatever goes wrong becomes an answer of the contract."""
         started = time.perf_counter()
+        if self._output is not None and not self._output.ready(self._wait):
+            return self._unaudited(asked, started)
         noted = _Noted()
         try:
             fields, headers = self._serve(asked, noted)
@@ -130,6 +133,12 @@ class Core:
         self._runtime.metrics.request(asked.operation, code, time.perf_counter() - started)
         self._audit(asked, noted, code, answered.status)
         return answered
+
+    def _unaudited(self, asked: Asked, started: float) -> Answered:
+        """Refuse before anything is looked at. There is no audit line of it: LOG_RESUMED says how many there were."""
+        error = Unavailable("nobody reads the audit log of this instance; nothing was sent")
+        self._runtime.metrics.request(asked.operation, error.code, time.perf_counter() - started)
+        return failed(self._mode, error)
 
     def _serve(self, asked: Asked, noted: _Noted) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         noted.token = self._tokens.identify(asked.header("authorization"))

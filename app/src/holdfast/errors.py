@@ -54,7 +54,7 @@ WITHHELD = {
 
 
 class Unavailable(ServiceError):
-    """AP: no member node can be reached from this instance."""
+    """AP: no member node can be reached from this instance. Both: its audit log is blocked. Nothing was stored."""
 
     code, status, retry_after = "unavailable", 503, 1
 

@@ -8,12 +8,16 @@ all processes of a region meet at the same node without talking to each other. W
 On the node a counter is a hash with one field for each process: that process's own count of the window, which only
 grows. The total is the sum. So sending again after a lost answer counts nothing twice, a restarted process finds what
 it had counted before, and after the loss of a node the living processes bring their own counts to the next one (what
-processes that are gone had counted there is forgotten).
+processes that are gone had counted there is forgotten). A counter that was dropped for want of room and begins again
+does so in a new field, as if by a new process: what was counted before comes back from the node as another's count.
+Room is made at the cost of addresses only: a counter of a token is never dropped, and always shared.
 
 Overshoot: a process accepts a client until it knows that the limit is used up. With an offered rate r per process,
 a client gets at most limit + r * processes * (SYNC_SEC + answer time of the node) in a window; without any node at
 most limit * processes. Windows are fixed; their start is derived from the wall clock and the counter's name, so that
-processes agree on it without asking and not all clients start anew in the same second.
+processes agree on it without asking and not all clients start anew in the same second. How long one lasts is measured
+with the monotonic clock, so a wall clock that steps back makes none longer; the window it would repeat gets a name of
+its own on the node.
 """
 
 from __future__ import annotations
@@ -43,25 +47,36 @@ BATCH, LINGER_MS = 100, 10_000
 #: Most counters a process keeps, and of these most that it shares: an attacker with many addresses fills no node.
 MAX_KEPT, MAX_SHARED = 100_000, 10_000
 SWEEP_SEC = 30.0
+#: How the names of counters begin that are a client's address; ``limits`` names them.
+ADDRESS = "LIMITER/address:"
 
 
 @dataclass(slots=True)
 class Count:
-    """One counter in its present window. ``mine`` is what this process counted, ``others`` what all others had."""
+    """One counter in its present window. ``mine`` is what this process counted in ``field``, ``others`` all the rest.
+
+    ``until``: the window's end, monotonic. ``again``: how often the wall clock had this window begin before its time.
+    """
 
     name: str
     key: str
     offset: float
     length: int
     window: int
+    field: str
+    until: float
+    again: int = 0
     mine: int = 0
     others: int = 0
     shared: bool = True
 
+    def over(self, now: float) -> bool:
+        """By either clock; a wall clock ahead would otherwise keep this process from the others' next window."""
+        return now >= self.until or time.time() >= (self.window + 1) * self.length - self.offset
+
     @property
-    def ends(self) -> float:
-        """Wall clock, seconds."""
-        return (self.window + 1) * self.length - self.offset
+    def at_node(self) -> str:
+        return f"{self.key}:{self.window}" + (f".{self.again}" if self.again else "")
 
 
 def choose(key: str, nodes: list[str]) -> str | None:
@@ -76,6 +91,9 @@ class LimitCounts:
         self._nodes, self._face, self._secret, self._timeout = nodes, face, secret, timeout_sec
         self._process = secrets.token_hex(6)
         self._counts: dict[str, Count] = {}
+        #: Names of addresses' counters, oldest first; and how many were dropped to make room.
+        self._addresses: dict[str, None] = {}
+        self._evicted = 0
         self._shared_kept = 0
         self._dirty: dict[str, Count] = {}
         self._avoid: dict[str, float] = {}
@@ -100,10 +118,10 @@ class LimitCounts:
 
     def add(self, name: str, length: int, amount: int = 1) -> int:
         """Count ``amount`` under ``name`` in its window of ``length`` seconds; the total known now. Never blocks."""
-        now = time.time()
+        now = time.monotonic()
         with self._lock:
             count = self._counts.get(name)
-            if count is None or now >= count.ends:
+            if count is None or count.over(now):
                 count = self._begin(name, length, now)
             count.mine += amount
             if count.shared:
@@ -116,13 +134,13 @@ class LimitCounts:
     def get(self, name: str) -> int:
         with self._lock:
             count = self._counts.get(name)
-            return count.mine + count.others if count is not None and time.time() < count.ends else 0
+            return count.mine + count.others if count is not None and not count.over(time.monotonic()) else 0
 
     def ends(self, name: str) -> float:
-        """Wall clock at which the counter starts anew; now if there is none."""
+        """Wall clock, as it is now, at which the counter starts anew; now if there is none."""
         with self._lock:
             count = self._counts.get(name)
-            return max(time.time(), count.ends) if count is not None else time.time()
+            return time.time() + (max(0.0, count.until - time.monotonic()) if count is not None else 0.0)
 
     def forget(self, name: str | None = None) -> int:
         """Drop one counter or all of them in this process; the nodes keep theirs. Returns how many."""
@@ -173,11 +191,12 @@ class LimitCounts:
         guard = self._nodes.guards.usable(node)
         if guard is None:
             return 0
-        now = time.time()
-        arguments: list[str] = [*guard.expectation(), self._process]
+        now = time.monotonic()
+        arguments: list[str] = [*guard.expectation()]
         for count in counts:
-            arguments += [str(count.mine), str(max(1, int((count.ends - now) * 1000) + LINGER_MS))]
-        keys = [scripts.GUARD, *(scripts.limit_key(f"{c.key}:{c.window}") for c in counts)]
+            left = max(0, int((count.until - now) * 1000))
+            arguments += [count.field, str(count.mine), str(left + LINGER_MS)]
+        keys = [scripts.GUARD, *(scripts.limit_key(c.at_node) for c in counts)]
         self._nodes.send(
             node, scripts.LIMIT_COUNT, keys, arguments, deadline, lambda result: put((node, counts, result))
         )
@@ -218,29 +237,45 @@ class LimitCounts:
                 event(LOG, logging.WARNING, "LIMITER_LOCAL", cure="no usable node: each process counts for itself")
 
     def _begin(self, name: str, length: int, now: float) -> Count:
-        held = self._counts.get(name)
+        held, address = self._counts.get(name), name.startswith(ADDRESS)
         if held is not None:
             self._drop(name)
             key, offset = held.key, held.offset
         else:
             digest = hmac.digest(self._secret, f"{self._face} {name}".encode(), "sha256")
             key, offset = digest.hex()[:32], int.from_bytes(digest[16:20], "big") % (length * 1000) / 1000
-            if len(self._counts) >= MAX_KEPT:
-                self._drop(next(iter(self._counts)))
-        count = Count(name, key, offset, length, int((now + offset) // length), shared=self._shared_kept < MAX_SHARED)
+            if len(self._counts) >= MAX_KEPT and self._addresses:
+                self._drop(next(iter(self._addresses)))
+                self._evicted += 1
+        window, into = divmod(time.time() + offset, length)
+        count = Count(
+            name,
+            key,
+            offset,
+            length,
+            int(window),
+            f"{self._process}.{self._evicted}" if self._evicted else self._process,
+            now + length - into,
+            held.again + 1 if held is not None and window <= held.window else 0,
+            shared=not address or self._shared_kept < MAX_SHARED,
+        )
         self._counts[name] = count
+        if address:
+            self._addresses[name] = None
         self._shared_kept += count.shared
         return count
 
     def _drop(self, name: str) -> None:
         count = self._counts.pop(name)
+        self._addresses.pop(name, None)
         self._dirty.pop(name, None)
         self._shared_kept -= count.shared
 
     def _sweep(self) -> None:
-        now, self._swept = time.time(), time.monotonic()
+        """What is over goes, once the nodes have forgotten it too: until then its name must not be used again."""
+        now = self._swept = time.monotonic()
         with self._lock:
-            for name in [n for n, c in self._counts.items() if now >= c.ends]:
+            for name in [n for n, c in self._counts.items() if now >= c.until + LINGER_MS / 1000]:
                 self._drop(name)
 
 

@@ -1,4 +1,5 @@
-"""Rate limits by Flask-Limiter: per token, or per client address for requests without a valid token.
+"""Rate limits by Flask-Limiter: per token, or per client address for requests without a valid token. Of an IPv6 address
+its /64 counts, for whoever has one address there has them all.
 
 Flask-Limiter decides; ``limit_counts`` holds its counters, region-wide by way of the nodes, and never keeps a request
 waiting. The two faces count apart.
@@ -6,6 +7,7 @@ waiting. The two faces count apart.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import time
 from collections.abc import Callable
@@ -32,7 +34,20 @@ def _who() -> str:
 
 
 def _name(token: Token | None, address: str) -> str:
-    return f"token:{token.name}" if token is not None else f"address:{address}"
+    return f"token:{token.name}" if token is not None else f"address:{network_of(address)}"
+
+
+def network_of(address: str) -> str:
+    """What of ``address`` tells one client from another: all of IPv4, the /64 network of IPv6."""
+    if ":" not in address:
+        return address
+    try:
+        whole = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if whole.ipv4_mapped is not None:
+        return str(whole.ipv4_mapped)
+    return f"{ipaddress.IPv6Address(int(whole) >> 64 << 64)}/64"
 
 
 def attach(app: Flask, settings: Settings, exempt: Callable[[], bool], counts: LimitCounts) -> Limiter:

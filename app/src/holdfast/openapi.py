@@ -54,7 +54,7 @@ def _errors(*codes: str) -> dict[str, Any]:
 
 
 def document(mode: str) -> dict[str, Any]:
-    down = ("no_quorum", "fenced") if mode == "cp" else ("unavailable", "fenced")
+    down = ("unavailable", "fenced", *(("no_quorum",) if mode == "cp" else ()))
     common = ("bad_key", "bad_request", "unauthorized", "forbidden", "rate_limited", "not_found", "internal", *down)
     writing = (*common, "outcome_unknown", "bad_value", "too_large")
     administering = ("bad_request", "unauthorized", "forbidden", "not_found", "too_large", "rate_limited", "internal")
@@ -205,6 +205,7 @@ def _schemas(mode: str) -> dict[str, Any]:
                 "reason": {
                     "enum": [
                         "draining",
+                        "log_blocked",
                         "fenced",
                         "standby",
                         "unconfirmed",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from . import logs
 from .ap_service import ApService
 from .audit import Audit, derive_key
 from .board import Board, make_directory
@@ -17,6 +18,7 @@ from .cp_service import CpService
 from .limit_counts import LimitCounts
 from .metrics import Metrics
 from .nodes import Nodes
+from .output import STREAMS, Output
 from .region_watch import PeerWatch
 from .settings import Settings
 from .staleness import StalenessWatch
@@ -80,6 +82,8 @@ class Runtime:
             self._staleness = StalenessWatch(self.nodes, settings.local_node, settings.network_timeout_sec)
             self._staleness.expose(self.metrics)
         expose_nodes(self.metrics, self.nodes)
+        self._output = logs.output()
+        expose_output(self.metrics, self._output)
         self.breakers = BreakerAdmin(self.nodes, self._board, self.audit.record)
         self.nodes.on_tick = self.breakers.tick
         self._peers = PeerWatch(settings, self.nodes)
@@ -131,6 +135,8 @@ class Runtime:
         """None if this instance can keep its mode's promise now, otherwise the reason's code. Does no I/O."""
         if self._draining:
             return "draining"
+        if self._output is not None and self._output.blocked:
+            return "log_blocked"
         return self.cp.not_ready() if self.cp is not None else self.need_ap().not_ready()
 
     def _publish(self) -> None:
@@ -145,6 +151,15 @@ def connection_counter(metrics: Metrics) -> Callable[[str, bool], None]:
             metrics.connect_failures.labels(node).inc()
 
     return count
+
+
+def expose_output(metrics: Metrics, output: Output | None) -> None:
+    dropped = metrics.counter("log_lines_dropped_total", "Log lines nobody read in time.", {"stream": STREAMS})
+    metrics.computed(
+        "log_bytes_waiting", "Log lines held for the reader.", lambda: float(output.waiting if output else 0)
+    )
+    if output is not None:
+        output.on_drop = lambda stream: dropped.labels(stream).inc()
 
 
 def expose_nodes(metrics: Metrics, nodes: Nodes) -> None:

@@ -1,4 +1,4 @@
-"""The server of `holdfast serve`, kept in this one module: gunicorn's master, and its gevent worker made short.
+"""The server of `holdfast serve`: gunicorn's gevent worker made short. ``master`` has what concerns its master.
 
 Each connection is a greenlet. A plain request for /read or /write (``heads.simple``) goes straight to ``core``; every
 other byte goes through gunicorn's own parser and Flask, and the connection comes back afterwards. Limits: REQUEST_SEC
@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 import socket
-import tempfile
+import sys
 import time
 from functools import partial
 from http import HTTPStatus
@@ -31,13 +31,14 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
-from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.http import RequestParser
 from gunicorn.http import errors as http_errors
 from gunicorn.workers.ggevent import GeventWorker
 
-from . import heads, logs
+from . import board, heads, logs
 from .errors import BadRequest, Internal, ServiceError, TooLarge
+from .master import Master, heed_signals
+from .output import Output
 from .settings import Settings
 
 #: Seconds; longer than the edge keeps an idle connection for reuse, or it would hit connections being closed.
@@ -51,20 +52,9 @@ CONNECTIONS = 1000
 #: Bodies up to this many bytes are read by the short way; larger ones by gunicorn.
 SHORT_BODY = 65536
 SWEEP_SEC = 1.0
+#: Seconds that the end of a process waits for log lines that standard output did not take yet.
+FLUSH_SEC = 2.0
 FOREVER = float("inf")
-
-
-class Logger(GunicornLogger):  # type: ignore[misc]
-    """Sends gunicorn's messages into the operational log."""
-
-    def setup(self, cfg: Any) -> None:
-        self.error_log = logging.getLogger("holdfast.server")
-        self.error_log.setLevel(logging.NOTSET)
-        self.access_log = logging.getLogger("holdfast.server.access")
-        self.access_log.disabled = True
-
-    def reopen_files(self) -> None:
-        """There are no files."""
 
 
 class Connection:
@@ -122,6 +112,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
                     connection.cut()
             gevent.sleep(0.02)
         self.app.runtime.stop()
+        self.app.output.finish(FLUSH_SEC)
 
     def _sweep(self) -> None:
         now = time.monotonic()
@@ -274,6 +265,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings, shared: Path) -> None:
         self.settings = settings
         self.shared = shared
+        self.output = Output(sys.stdout.fileno())
         self.runtime: Any = None
         self.core: Any = None
         super().__init__()
@@ -291,20 +283,25 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_tmp_dir": "/dev/shm",  # noqa: S108  a disk could block the heartbeat
             "control_socket_disable": True,
             "limit_request_line": MAX_REQUEST_LINE,
-            "logger_class": "holdfast.server.Logger",
+            "logger_class": "holdfast.master.Logger",
             "forwarded_allow_ips": "",
             "proc_name": "holdfast",
+            "post_fork": heed_signals,
             "child_exit": self._worker_ended,
             "on_exit": self._ended,
         }.items():
             self.cfg.set(name, value)
+
+    def run(self) -> None:
+        Master(self).run()
 
     def load(self) -> Any:
         from .api import create_app, short_way
         from .core import failure
         from .runtime import Runtime
 
-        logs.configure(self.settings.log_level, {"mode": self.settings.mode, "zone": self.settings.zone})
+        self.configure_logs()
+        self.output.start(lambda report: logs.event(logs.AUDIT, logging.WARNING, "LOG_RESUMED", **report))
         self.runtime = Runtime(self.settings, self.shared)
         app = create_app(self.runtime)
         self.core = app.extensions["holdfast"]
@@ -313,6 +310,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.runtime.start()
         return app
 
+    def configure_logs(self) -> None:
+        logs.configure(self.settings.log_level, {"mode": self.settings.mode, "zone": self.settings.zone}, self.output)
+
     def _worker_ended(self, _arbiter: Any, worker: Any) -> None:
         """Its gauges go, its counts stay."""
         for path in (self.shared / "metrics").glob(f"gauge_live*_{worker.pid}.db"):
@@ -320,25 +320,13 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _ended(self, _arbiter: Any) -> None:
         shutil.rmtree(self.shared, ignore_errors=True)
+        self.output.finish(FLUSH_SEC)
 
 
 def run(settings: Settings, kind: type[Server] = Server) -> None:
     """Blocks until the server has ended; exits the process."""
-    logs.configure(settings.log_level, {"mode": settings.mode, "zone": settings.zone})
-    shared = _shared_directory()
+    shared = board.shared_directory()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared / "metrics")
-    kind(settings, shared).run()
-
-
-def _shared_directory() -> Path:
-    """A fresh directory for what the workers share. One that an earlier process of our id left behind is removed."""
-    parent = Path("/dev/shm")  # noqa: S108
-    if not os.access(parent, os.W_OK):
-        parent = Path(tempfile.gettempdir())
-    prefix = f"holdfast-{os.getpid()}-"
-    for old in parent.glob(prefix + "*"):
-        if old.is_dir() and not old.is_symlink() and old.stat().st_uid == os.getuid():
-            shutil.rmtree(old, ignore_errors=True)
-    made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    (made / "metrics").mkdir()
-    return made
+    server = kind(settings, shared)
+    server.configure_logs()
+    server.run()
