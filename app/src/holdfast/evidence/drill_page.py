@@ -72,6 +72,9 @@ def _summary(measurement: Measurement | None) -> str:
     lost = int(numbers["lost_acked_writes"] or 0) + int(numbers["lost_acked_after_fault"] or 0)
     written = sum(face.acknowledged for face in measurement.faces)
     loss = "none was lost" if not lost else f"{count(lost)} {'was' if lost == 1 else 'were'} lost"
+    after = int(numbers["lost_acked_after_fault"] or 0)
+    if after:
+        loss += f", {count(after)} of them acknowledged after the fault by a side that no longer counted"
     return f"{said}; of {count(written)} acknowledged writes {loss}."
 
 

@@ -11,7 +11,7 @@ from .style import STYLE
 from .trend import Point, trend
 from .words import count, day, duration, moment
 
-HEAD = ["Run", "Began", "Verdict", "RTO", "RPO", "Lost", "Kind"]
+HEAD = ["Run", "Began", "Verdict", "RTO", "RPO", "Lost", "Note"]
 TITLE = "Drills and runs"
 SIGNS = {"passed": "✓ passed", "failed": "✗ failed", "interrupted": "◼ interrupted"}
 MAX_POINTS = 60
@@ -24,7 +24,9 @@ def index_page(runs: list[Run], now: float) -> str:
         tag("p", _summary(runs, drills), class_="soft"),
         _trends(drills),
         tag("h2", "All runs, newest first"),
-        tag("div", table(HEAD, [_row(run) for run in runs]), class_="panel pad") if runs else tag("p", "None yet."),
+        tag("div", table(HEAD, [_row(run) for run in runs], "runs"), class_="panel pad")
+        if runs
+        else tag("p", "None yet."),
         tag("footer", f"Written {moment(now)} by holdfast evidence index."),
     ]
     return page(TITLE, STYLE, *body)
@@ -57,7 +59,7 @@ def _row(run: Run) -> list[Child]:
         duration(drill.number("rto_seconds")),
         duration(drill.number("rpo_seconds")),
         _lost(drill),
-        "drill" if drill.drill else "real run",
+        "drill" if drill.drill else "no drill",
     ]
 
 

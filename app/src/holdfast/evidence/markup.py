@@ -65,7 +65,9 @@ def table(head: list[str], rows: list[list[Child]], class_: str = "", caption: s
     return tag(
         "table",
         tag("caption", caption) if caption else None,
-        tag("thead", tag("tr", [tag("th", h, scope="col", role="columnheader") for h in head], role="row")),
+        tag("thead", tag("tr", [tag("th", h, scope="col", role="columnheader") for h in head], role="row"))
+        if any(head)
+        else None,
         tag("tbody", [_row(head, row) for row in rows]),
         class_=f"rows {class_}".strip(),
         role="table",

@@ -90,7 +90,8 @@ class Measurement:
 
 def measure(path: Path, drill: Drill) -> Measurement:
     """Memory: some 30 bytes a write. Never raises for what is in the file."""
-    report, failures, number = Report(), dict[str, array[float]](), 0
+    failures: dict[str, array[float]] = {}
+    report, number = Report(), 0
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
             for number, record in enumerate(decode(lines), start=1):  # noqa: B007
@@ -124,7 +125,7 @@ def _measure(report: Report, failures: dict[str, array[float]], drill: Drill) ->
     mono = report.began + moment
     faces = [
         _face(mode, of, report, failures, mono if inside and result["verified"] else None)
-        for mode, of in result["modes"].items()
+        for mode, of in sorted(result["modes"].items(), reverse=True)  # CP first
     ]
     problems = _problems(result, report)
     if not inside:
@@ -148,6 +149,8 @@ def _moment(drill: Drill) -> tuple[float, str]:
 def _problems(result: dict[str, Any], report: Report) -> list[str]:
     """Why the file as a whole proves nothing."""
     problems, probe = [], result["probe"]
+    if not result["modes"]:
+        problems.append("the probe had no target")
     if report.ended is None:
         problems.append("the probe was killed: its file has no end line")
     elif report.ended.get("requests") not in (None, report.requests):

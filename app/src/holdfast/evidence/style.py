@@ -12,7 +12,7 @@ STYLE = """
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--back);color:var(--ink);
 font:16px/1.5 system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
-main{max-width:66rem;margin:0 auto;padding:1rem clamp(.9rem,3vw,2rem) 3rem}
+main{overflow-wrap:anywhere;max-width:66rem;margin:0 auto;padding:1rem clamp(.9rem,3vw,2rem) 3rem}
 h1{font-size:clamp(1.25rem,3.5vw,1.7rem);line-height:1.25;margin:.6rem 0 .2rem;overflow-wrap:anywhere}
 h2{font-size:1.15rem;margin:2.2rem 0 .6rem}
 h3{font-size:1rem;margin:1rem 0 .4rem}
@@ -26,7 +26,7 @@ a{color:var(--link)}
 .passed{color:var(--good);background:var(--good-back);border-color:var(--good)}
 .failed{color:var(--bad);background:var(--bad-back);border-color:var(--bad)}
 .unmeasured,.interrupted,.broken{color:var(--none);background:var(--none-back);border-color:var(--none)}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,14rem),1fr));gap:.8rem}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,10.4rem),1fr));gap:.8rem}
 .card{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:.8rem 1rem;min-width:0}
 .card h3{margin:0;font-size:.95rem}
 .card .big{font-size:1.9rem;line-height:1.2;margin:.2rem 0;font-variant-numeric:tabular-nums;font-weight:600}
@@ -34,6 +34,8 @@ a{color:var(--link)}
 .card svg{display:block;width:100%;height:10px;margin:.45rem 0}
 .met{color:var(--good)}.missed{color:var(--bad);font-weight:600}
 .track{fill:var(--rule)}.fill-met{fill:var(--good)}.fill-missed{fill:var(--bad)}.mark{fill:var(--ink)}
+.panel h3{margin:.1rem 0 .6rem}
+.runs td:nth-child(n+2):nth-child(-n+5){white-space:nowrap}
 .panel{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:.8rem;margin:.6rem 0}
 svg.timeline,svg.trend{display:block;width:100%;height:auto}
 svg text{font:11.5px system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:var(--soft);
@@ -45,7 +47,7 @@ svg .end{text-anchor:end}svg .middle{text-anchor:middle}
 .accepted{fill:var(--accepted)}.refused-back{fill:var(--refused-back)}.refused-line{stroke:var(--refused);
 stroke-width:3}
 .lost{fill:var(--lost)}
-.gap{fill:var(--gap);opacity:.16}.behind{fill:var(--behind);opacity:.2}
+.gap{fill:var(--gap);fill-opacity:.15;stroke:var(--gap);stroke-opacity:.7}.behind{fill:var(--behind);fill-opacity:.3}
 .bracket{stroke:var(--ink);fill:none;stroke-width:1.2}.label-back{fill:var(--card);opacity:.92}
 .gap-words{text-anchor:middle;fill:var(--ink)!important;font-weight:600!important}
 .phase{fill:var(--phase);stroke:var(--card)}.phase.failed{fill:var(--bad-back);stroke:var(--bad)}
@@ -82,8 +84,10 @@ footer{margin-top:2.5rem;color:var(--soft);font-size:.85rem}
 width:100%}
 .rows td>span{text-align:right;min-width:0}
 .rows td::before{content:attr(data-label);color:var(--soft);flex:none;max-width:45%}
-.rows td:first-child{font-weight:600}.facts td:first-child::before,.facts td+td::before{content:none}
-.facts td{display:block!important}.facts td>span{text-align:left}
+.rows td:first-child{font-weight:600}
+.rows td[data-label=""]{display:block}.rows td[data-label=""]::before{content:none}
+.facts td:first-child::before,.facts td+td::before{content:none}
+.facts td{display:block!important}.facts td:first-child{font-weight:400}
 .panel{padding:.6rem .4rem}.panel.pad{padding:.4rem .9rem}}
 @media print{body{background:#fff}.card,.panel,.verdict{break-inside:avoid}}
 """

@@ -67,7 +67,9 @@ def _near(measurement: Measurement) -> tuple[float, float] | None:
     ends = [f.rto.end for f in measurement.faces if f.rto] or [measurement.moment + 10]
     starts = [measurement.moment, *(f.oldest_lost_at for f in measurement.faces if f.oldest_lost_at is not None)]
     margin = max(8.0, 0.4 * (max(ends) - min(starts)))
-    return max(0.0, min(starts) - margin), min(measurement.length, max(ends) + margin)
+    return float(max(0, math.floor(min(starts) - margin))), float(
+        math.ceil(min(measurement.length, max(ends) + margin))
+    )
 
 
 def _both(drill: Drill, measurement: Measurement, part: tuple[float, float], name: str) -> Html:
@@ -164,9 +166,9 @@ def _plot(face: Face, measurement: Measurement, scale: Scale, top: float, name: 
         lines,
         tag("text", f"{high:g}/s", x=scale.left - 4, y=base - PLOT + 9, class_="tick end"),
         tag("text", "0", x=scale.left - 4, y=base, class_="tick end"),
-        _gap(face, measurement, scale, base),
         tag("path", d="".join(accepted), class_="accepted"),
         tag("path", d="".join(refused), fill=f"url(#{name}h)", class_="refused"),
+        _gap(face, measurement, scale, base),
         _gap_words(face, measurement, scale, base),
         tag("path", d="".join(lost), class_="lost"),
     )
@@ -204,13 +206,13 @@ def _box(x: float, y: float, width: float, height: float) -> str:
 
 
 def _gap(face: Face, measurement: Measurement, scale: Scale, base: float) -> Html:
-    """Behind the bars: the outage, and how far before the fault the losses reach."""
+    """Shaded: the outage, and how far before the fault the losses reach."""
     if not measurement.measured or measurement.moment is None:
         return Html("")
     drawn = []
     if face.rto is not None:
         x, wide = scale.x(face.rto.start), scale.x(face.rto.end) - scale.x(face.rto.start)
-        drawn.append(tag("rect", x=x, y=base - PLOT, width=max(wide, 0.5), height=PLOT, class_="gap"))
+        drawn.append(tag("rect", x=x, y=base - PLOT - 5, width=max(wide, 0.5), height=PLOT + 5, class_="gap"))
     if face.oldest_lost_at is not None:
         x = scale.x(face.oldest_lost_at)
         wide = max(scale.x(measurement.moment) - x, 0.5)
@@ -219,30 +221,34 @@ def _gap(face: Face, measurement: Measurement, scale: Scale, base: float) -> Htm
 
 
 def _gap_words(face: Face, measurement: Measurement, scale: Scale, base: float) -> Html:
-    """Over the bars: brackets with the numbers."""
+    """Brackets with the numbers."""
     if not measurement.measured or measurement.moment is None:
         return Html("")
     drawn = []
     if face.rto is not None:
         more = "" if not face.rto.open else " at least"
         drawn.append(
-            _bracket(scale, face.rto.start, face.rto.end, base - PLOT + 6, f"RTO{more} {duration(face.rto_seconds)}")
+            _bracket(scale, face.rto.start, face.rto.end, base - PLOT + 6, f"RTO{more} {duration(face.rto_seconds)}", 1)
         )
     if face.oldest_lost_at is not None:
         words = f"RPO {duration(face.rpo_seconds)}"
-        drawn.append(_bracket(scale, face.oldest_lost_at, measurement.moment, base - PLOT + 30, words))
+        drawn.append(_bracket(scale, face.oldest_lost_at, measurement.moment, base - PLOT + 30, words, -1))
     return join(*drawn)
 
 
-def _bracket(scale: Scale, start: float, end: float, y: float, words: str) -> Html:
+def _bracket(scale: Scale, start: float, end: float, y: float, words: str, side: int) -> Html:
+    """The words stand under the bracket, or beside it (1 right, -1 left) if it is narrower than they are."""
     left, right = scale.x(start), scale.x(end)
     half = len(words) * LETTER / 2 + 6
-    middle = min(max((left + right) / 2, scale.left + half), scale.right - half)
+    middle, drop = (left + right) / 2, 4.0
+    if right - left < 2 * half:
+        middle, drop = (right + half + 4 if side > 0 else left - half - 4), -8.0
+    middle = min(max(middle, scale.left + half), scale.right - half)
     path = f"M{left:.1f} {y - 4:.1f}v8M{left:.1f} {y:.1f}H{right:.1f}M{right:.1f} {y - 4:.1f}v8"
     return join(
         tag("path", d=path, class_="bracket"),
-        tag("rect", x=middle - half, y=y + 4, width=2 * half, height=17.0, rx="3", class_="label-back"),
-        tag("text", words, x=middle, y=y + 16.5, class_="gap-words"),
+        tag("rect", x=middle - half, y=y + drop, width=2 * half, height=17.0, rx="3", class_="label-back"),
+        tag("text", words, x=middle, y=y + drop + 12.5, class_="gap-words"),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .markup import Html, join, tag
-from .words import duration
+from .words import date, duration
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340.0, 132.0, 48.0, 10.0, 22.0, 20.0
 FLOOR = 0.1  # seconds; 0 is drawn there
@@ -51,6 +51,7 @@ def trend(name: str, points: list[Point], target: float | None, aim: float | Non
         _limit("aim", aim, y),
         tag("path", d="M" + "L".join(f"{px:.1f} {py:.1f}" for px, py, _ in places), class_="trend-line"),
         [_dot(px, py, p) for px, py, p in places],
+        _dates(points, x),
         viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
         role="img",
         class_="trend",
@@ -62,12 +63,19 @@ def _axis(y: Callable[[float], float], high: float) -> Html:
     for power in range(-1, math.floor(high) + 1):
         value = 10.0**power
         at = y(value)
-        words = "0" if power == -1 else duration(value)
+        words = "0" if power == -1 else f"{value:g} s"
         ticks += [
             tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="grid"),
             tag("text", words, x=LEFT - 5, y=at + 4, class_="tick end"),
         ]
     return join(*ticks)
+
+
+def _dates(points: list[Point], x: Callable[[int], float]) -> Html:
+    if len(points) == 1:
+        return tag("text", date(points[0].at), x=x(0), y=HEIGHT - 4, class_="tick middle")
+    first = tag("text", date(points[0].at), x=LEFT, y=HEIGHT - 4, class_="tick")
+    return join(first, tag("text", date(points[-1].at), x=WIDTH - RIGHT, y=HEIGHT - 4, class_="tick end"))
 
 
 def _limit(name: str, limit: float | None, y: Callable[[float], float]) -> Html:

@@ -31,6 +31,10 @@ def day(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%d %b %Y, %H:%M} UTC".lstrip("0")
 
 
+def date(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%d %b %Y}".lstrip("0")
+
+
 def clock(at: float | None) -> str:
     return "–" if at is None else f"{datetime.fromtimestamp(at, UTC):%H:%M:%S}"
 
@@ -43,4 +47,4 @@ def percent(share: float | None) -> str:
 
 
 def count(number: float | None) -> str:
-    return "–" if number is None else f"{int(number):,}".replace(",", " ")
+    return "–" if number is None else f"{int(number):,}".replace(",", "\u202f")
