@@ -26,7 +26,7 @@ def program() -> str | None:
 
 
 class Browser:
-    """One tab. ``requests`` holds every address it wanted since the last ``open``, ``refused`` why one was kept back."""
+    """One tab. ``requests``: all it wanted since the last ``open``; ``refused``: why one of them was kept back."""
 
     def __init__(self, directory: Path) -> None:
         found = program()
