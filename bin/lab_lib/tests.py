@@ -83,6 +83,8 @@ def _prepare(report: Report) -> str:
         server.symlink_to("/usr/bin/redis-check-rdb")
     if not shutil.which("wrk"):  # the load generator of app/benchmarks
         machine.install(report, ["wrk"])
+    if not any(shutil.which(name) for name in ("chromium-headless-shell", "chromium")):  # opens the reports of drills
+        machine.install(report, ["chromium-headless-shell", "fonts-dejavu-core"])
     return note
 
 

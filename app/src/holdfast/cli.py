@@ -12,6 +12,7 @@ from collections.abc import Callable
 from . import __version__, breaker_command, settings
 from .auth import hash_token
 from .errors import SettingsError
+from .evidence import evidence_arguments as evidence
 from .probe import arguments as probe
 from .region_arguments import add_arguments as region_arguments
 
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("hash-token", help="read a token on stdin, print what api_tokens holds for it")
     breaker_command.add_arguments(commands.add_parser("breaker", help="force a breaker of a running instance"))
     probe.add_arguments(commands.add_parser("probe", help="measure: the client of drills, tests and benchmarks"))
+    evidence.add_arguments(commands.add_parser("evidence", help="judge a drill by its probe; page, index, metrics"))
     arguments = parser.parse_args(argv)
     try:
         return _COMMANDS[arguments.command](arguments)
@@ -174,6 +176,13 @@ def _probe(arguments: argparse.Namespace) -> int:
     return execute(arguments)
 
 
+def _evidence(arguments: argparse.Namespace) -> int:
+    """Exit codes of `report`: 3 failed, 4 not measured."""
+    from .evidence.evidence_command import execute
+
+    return execute(arguments)
+
+
 def _breaker(arguments: argparse.Namespace) -> int:
     """Exit code 3: the instance refused, or did not answer."""
     return breaker_command.execute(arguments)
@@ -188,6 +197,7 @@ _COMMANDS = {
     "region": _region,
     "hash-token": _hash_token,
     "breaker": _breaker,
+    "evidence": _evidence,
     "probe": _probe,
 }
 

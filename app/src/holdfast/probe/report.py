@@ -58,6 +58,7 @@ class Report:
         self._checks: dict[str, ReadCheck] = {}
         self._stalls = Covered()
         self._clock_jumps = 0
+        self._clock_stepped = 0.0
         self._unsent: dict[str, int] = {}
 
     def add(self, record: dict[str, Any] | None) -> None:
@@ -77,6 +78,7 @@ class Report:
         elif kind == "stall":
             self._stalls.add(record["m0"], record["m1"])
             self._clock_jumps += "clock_jump" in record
+            self._clock_stepped += abs(record.get("clock_jump", 0.0))
         elif kind == "end":
             self._end = record
         elif kind == "verify_end":
@@ -91,7 +93,7 @@ class Report:
         mode, op, outcome = record["mode"], record["op"], record["outcome"]
         of = self._operations.setdefault((mode, op), _Operation())
         good = outcome == OK or (op != "write" and outcome == NOT_FOUND)
-        of.seconds.add(int(record["due"] - self._began), outcome, good)
+        of.seconds.add(int(record["due"] - self.began), outcome, good)
         of.outcomes[outcome] = of.outcomes.get(outcome, 0) + 1
         if outcome == UNSENT:
             self._unsent[record["detail"]] = self._unsent.get(record["detail"], 0) + 1
@@ -104,16 +106,43 @@ class Report:
             self._checks[mode].add(record, self._acks.writers[record["writer"]])
 
     @property
+    def acks(self) -> Acks:
+        return self._acks
+
+    @property
+    def ended(self) -> dict[str, Any] | None:
+        """The line that ends a run; None: the probe was killed."""
+        return self._end
+
+    @property
+    def requests(self) -> int:
+        """Lines of requests."""
+        return sum(
+            sum(of.seconds.offered.values()) + sum(of.seconds.unsent.values()) for of in self._operations.values()
+        )
+
+    @property
+    def clock_stepped(self) -> float:
+        """Seconds by which the wall clock was stepped, forwards and backwards added up."""
+        return self._clock_stepped
+
+    @property
+    def written_until(self) -> float:
+        """Monotonic time of the last write's acknowledgement, or of its begin if it had none."""
+        return self._written_until
+
+    @property
     def _started_with(self) -> float:
         """CPU seconds the probe had used when the run began: starting is no part of the run."""
         return float(self._run.get("cpu_seconds", 0.0)) if self._run else 0.0
 
     @property
-    def _began(self) -> float:
+    def began(self) -> float:
+        """Monotonic time of the begin."""
         return float(self._run["m0"]) if self._run else 0.0
 
     @property
-    def _patience(self) -> float:
+    def patience(self) -> float:
         """How long the last surviving write may lie before the last write of the run in a service that works."""
         run = self._run or {}
         return float(run["timeout"]) + 5 / float(run["rate"])
@@ -122,14 +151,14 @@ class Report:
         """Everything as JSON. ``fault_at``: wall clock, seconds since 1970. Raises NoRun."""
         if self._run is None:
             raise NoRun("the file holds no run: give the file that `holdfast probe run` wrote")
-        offset = parse_time(self._run["start"]) - self._began
+        offset = parse_time(self._run["start"]) - self.began
         fault = None if fault_at is None else fault_at - offset
-        if fault is not None and not self._began <= fault <= self._last:
+        if fault is not None and not self.began <= fault <= self._last:
             raise NoRun(
-                f"the fault is not inside the run, which went from {stamp(self._began + offset)} "
+                f"the fault is not inside the run, which went from {stamp(self.began + offset)} "
                 f"to {stamp(self._last + offset)}: give its time in UTC with --fault-at"
             )
-        length = self._last - self._began
+        length = self._last - self.began
         return {
             "run": self._run["run"],
             "start": self._run["start"],
@@ -147,7 +176,7 @@ class Report:
         logs = {w: log for w, log in self._acks.writers.items() if log.mode == mode}
         check = self._checks[mode]
         lost_reads = sum(n for (w, seq), n in check.missed.items() if _state(logs[w], seq) == LOST)
-        start = self._began if fault is None else fault
+        start = self.began if fault is None else fault
         accepted = longest_gap(chain.from_iterable(_acks(log) for log in logs.values()), start, self._written_until)
         operations = {o: _operation(of, self._stalls) for (m, o), of in sorted(self._operations.items()) if m == mode}
         return {
@@ -210,7 +239,7 @@ class Report:
                 "rpo_seconds": round(fault - min(before), 3) if before else 0.0,
                 "rto_seconds": round(gap.seconds, 3) if gap else 0.0,
                 "rto_gap": self._gap(gap, offset),
-                "recovered": max(surviving, default=0.0) > fault and tail <= self._patience,
+                "recovered": max(surviving, default=0.0) > fault and tail <= self.patience,
             }
         return result
 
@@ -226,7 +255,7 @@ class Report:
         }
 
     def _probe(self, length: float) -> dict[str, Any]:
-        covered = self._stalls.seconds(self._began, self._last)
+        covered = self._stalls.seconds(self.began, self._last)
         end = self._end or {}
         cpu = end.get("cpu_seconds")
         return {
