@@ -52,4 +52,11 @@ def _reaching(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", choices=("cp", "ap"), default="cp", help="of targets that do not name one (cp)")
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="PEM of the authority (the system's)")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="bearer token; give it rate limit `unlimited`")
+    parser.add_argument(
+        "--resolver",
+        action="append",
+        default=[],
+        metavar="ADDRESS[:PORT]",
+        help="name server to ask instead of the system's resolver; several are asked in turn",
+    )
     parser.add_argument("--timeout", type=float, default=3.0, metavar="SEC", help="of one request as a whole (3)")

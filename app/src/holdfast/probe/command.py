@@ -114,7 +114,7 @@ def _targets(arguments: argparse.Namespace) -> list[Target]:
 
 
 def _access(arguments: argparse.Namespace, targets: tuple[Target, ...]) -> Access:
-    return make_access(targets, arguments.ca_file, arguments.token_file, arguments.timeout)
+    return make_access(targets, arguments.ca_file, arguments.token_file, arguments.timeout, arguments.resolver)
 
 
 def _load(file: Path) -> tuple[Acks, list[Target]]:

@@ -32,7 +32,7 @@ class Face:
         self._target, self._layout, self._sink = target, layout, sink
         self._value_bytes = options.value_bytes
         self._timeout = options.access.timeout_sec
-        self.client = Client(Url.parse(target.url), options.access.token, options.access.tls)
+        self.client = Client(Url.parse(target.url), options.access.token, options.access.tls, options.access.lookup())
         self._mine = written[target.writer]
         same_mode = [written[t.writer] for t in options.targets if t.mode == target.mode]
         self._reader = Reader(same_mode, Random(f"{layout.run} {target.writer}"))  # noqa: S311  not a secret

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from ..errors import SettingsError
 from ..keys import MAX_KEY_BYTES
 from .arguments import DEFAULT_PREFIX
 from .client import Url
+from .names import Lookup, system_lookup
+from .resolver import NameServer, Resolver
 
 MODES = ("cp", "ap")
 MAX_RATE = 2000.0
@@ -37,11 +40,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How targets are reached. ``timeout_sec`` bounds a request as a whole, connecting included."""
+    """How targets are reached. ``timeout_sec`` bounds a request as a whole, connecting included. Without ``servers``
+    the system resolves names."""
 
     token: str | None
     tls: ssl.SSLContext | None
     timeout_sec: float
+    servers: tuple[NameServer, ...] = ()
+
+    def lookup(self) -> Lookup:
+        """A new one for each client: it is used in that client's own thread."""
+        return Resolver(self.servers) if self.servers else system_lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +110,13 @@ def check_targets(targets: list[Target]) -> tuple[Target, ...]:
     return tuple(targets)
 
 
-def make_access(targets: tuple[Target, ...], ca_file: Path | None, token_file: Path | None, timeout: float) -> Access:
+def make_access(
+    targets: tuple[Target, ...],
+    ca_file: Path | None,
+    token_file: Path | None,
+    timeout: float,
+    resolvers: Sequence[str] = (),
+) -> Access:
     if not 0.05 <= timeout <= 60:
         raise SettingsError(f"--timeout is {timeout:g}: it must be 0.05 to 60 seconds")
     token = None
@@ -120,7 +135,14 @@ def make_access(targets: tuple[Target, ...], ca_file: Path | None, token_file: P
             raise SettingsError(f"--ca-file {ca_file}: it must be a PEM file of the authority") from None
     elif ca_file is not None:
         raise SettingsError("--ca-file is given and no target is https: use https:// URLs or leave it out")
-    return Access(token, tls, timeout)
+    return Access(token, tls, timeout, tuple(parse_server(text) for text in resolvers))
+
+
+def parse_server(text: str) -> NameServer:
+    try:
+        return NameServer.parse(text)
+    except ValueError:
+        raise SettingsError(f"--resolver {text!r}: write the name server's ADDRESS or ADDRESS:PORT") from None
 
 
 def check_run(options: RunOptions) -> RunOptions:

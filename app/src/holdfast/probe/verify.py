@@ -53,7 +53,8 @@ class Verifier:
 
     async def run(self, out: TextIO) -> dict[str, Any]:
         """Appends ``verify``, ``final`` and ``verify_end`` records; returns the last, with the counts."""
-        clients = {t.writer: Client(Url.parse(t.url), self._access.token, self._access.tls) for t in self._targets}
+        access = self._access
+        clients = {t.writer: Client(Url.parse(t.url), access.token, access.tls, access.lookup()) for t in self._targets}
         for client in clients.values():
             client.start()
         listed = [t.as_json() for t in self._targets]

@@ -1,0 +1,233 @@
+#!/usr/bin/python
+"""Lands gdnsd's configuration, its zone and the region they name as one step: all of it is served afterwards, or what was before."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = """
+module: dns_failover_serve
+short_description: Serves a zone by gdnsd for the region that is held, or moves it to another region
+description:
+  - Refuses an epoch below the one held, and another region under the same epoch.
+  - Files land only after gdnsd has checked them. What gdnsd does not take over is put back.
+options:
+  domain: {type: str, required: true, description: Name of the zone.}
+  config: {type: str, required: true, description: Text of gdnsd's configuration.}
+  zone: {type: str, required: true, description: "Text of the zone; @region@ and @epoch@ stand for what is held."}
+  region: {type: str, required: true, description: "The region to move to, or the one to begin with."}
+  epoch: {type: int, required: true, description: "Its epoch."}
+  moves: {type: bool, required: true, description: "Whether to move to region and epoch; else they count only where nothing is held yet."}
+author: Holdfast
+"""
+EXAMPLES = """
+- dns_failover_serve:
+    domain: kv.example.net
+    config: "{{ lookup('ansible.builtin.template', 'config.j2') }}"
+    zone: "{{ lookup('ansible.builtin.template', 'zone.j2') }}"
+    region: west
+    epoch: 4
+    moves: true
+"""
+RETURN = """
+region: {type: str, returned: success, description: The region that is held now.}
+epoch: {type: int, returned: success, description: Its epoch.}
+"""
+
+GDNSD = Path("/etc/gdnsd")
+HELD = Path("/etc/holdfast/dns_failover")
+
+
+class Refused(Exception):
+    """Nothing was changed, or all of it was put back. The text is cause and cure."""
+
+
+def decide(held: tuple[str, int] | None, region: str, epoch: int, moves: bool) -> tuple[str, int]:
+    """What to serve. A region is left only for a higher epoch, so that of two operators one is told."""
+    if held is None:
+        if moves:
+            raise Refused("This server holds no region yet. Run playbooks/names.yml first.")
+        return region, epoch
+    if not moves or held == (region, epoch):
+        return held
+    if epoch < held[1]:
+        raise Refused(
+            f"Epoch {epoch} is below {held[1]}, which this server holds for region {held[0]}: somebody moved the names since. "
+            f"Look what happened; to move them again use dns_failover_epoch {held[1] + 1} or higher."
+        )
+    if epoch == held[1]:
+        raise Refused(
+            f"Epoch {epoch} is taken: this server holds it for region {held[0]}. Somebody else moved the names at the same time. "
+            f"Agree which region is meant, then use dns_failover_epoch {held[1] + 1} or higher."
+        )
+    return region, epoch
+
+
+def read_held(path: Path) -> tuple[str, int] | None:
+    try:
+        held = json.loads(path.read_text())
+        return str(held["region"]), int(held["epoch"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        raise Refused(
+            f'{path} is damaged. Write {{"region": "<name>", "epoch": <number>}} into it, with what the other name server '
+            "answers for epoch.<domain> (TXT)."
+        ) from None
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """One at a time, whoever it is."""
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class Landing:
+    """New contents of several files: all written beside their places first, then renamed into them, with a way back."""
+
+    def __init__(self, contents: dict[Path, str]) -> None:
+        self.before = {path: path.read_text() if path.is_file() else None for path in contents}
+        self.changed = {path: text for path, text in contents.items() if text != self.before[path]}
+
+    def _beside(self, path: Path, what: str) -> Path:
+        return path.parent / f".{path.name}.{what}"  # gdnsd reads no file that begins with a dot
+
+    def write(self) -> None:
+        """Raises OSError, and then nothing is in its place: a full disk shows here."""
+        try:
+            for path, text in self.changed.items():
+                new = self._beside(path, "new")
+                with new.open("w") as out:
+                    out.write(text)
+                    out.flush()
+                    os.fsync(out.fileno())
+                new.chmod(0o644)
+                self._beside(path, "old").unlink(missing_ok=True)
+                if path.exists():
+                    os.link(path, self._beside(path, "old"))  # the way back takes no room
+            for path in self.changed:
+                os.replace(self._beside(path, "new"), path)
+        except OSError:
+            self.put_back()
+            raise
+
+    def put_back(self) -> None:
+        for path in self.changed:
+            old = self._beside(path, "old")
+            if old.exists():
+                os.replace(old, path)
+            elif self.before[path] is None:
+                path.unlink(missing_ok=True)
+        self.tidy()
+
+    def tidy(self) -> None:
+        for path in self.changed:
+            for what in ("new", "old"):
+                self._beside(path, what).unlink(missing_ok=True)
+
+
+def run(*command: str) -> str:
+    """What it said. Raises Refused with that when it failed."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    said = (done.stderr + done.stdout).strip()
+    if done.returncode != 0:
+        raise Refused(f"{' '.join(command[:2])} failed: {said}")
+    return said
+
+
+def is_running() -> bool:
+    return subprocess.run(["systemctl", "is-active", "--quiet", "gdnsd"]).returncode == 0
+
+
+def check(domain: str, config: str, zone: str) -> None:
+    """Raises Refused when gdnsd would not take them."""
+    candidate = Path(tempfile.mkdtemp(dir=HELD, prefix=".candidate-"))
+    try:
+        (candidate / "zones").mkdir()
+        (candidate / "config").write_text(config)
+        (candidate / "zones" / domain).write_text(zone)
+        run("gdnsd", "-c", str(candidate), "-S", "checkconf")
+    finally:
+        shutil.rmtree(candidate, ignore_errors=True)
+
+
+def serve(given: dict[str, Any], check_mode: bool, active: Callable[[], bool] = is_running) -> dict[str, Any]:
+    """Raises Refused, OSError."""
+    region, epoch = decide(read_held(HELD / "state.json"), given["region"], given["epoch"], given["moves"])
+    zone = given["zone"].replace("@region@", region).replace("@epoch@", str(epoch))
+    config_file, zone_file, state_file = GDNSD / "config", GDNSD / "zones" / given["domain"], HELD / "state.json"
+    state = json.dumps({"region": region, "epoch": epoch}) + "\n"
+    landing = Landing({state_file: state, config_file: given["config"], zone_file: zone})
+    # What gdnsd was last told to load, so that a run that was cut off in between is made good by the next one.
+    loaded_file = HELD / "loaded"
+    loaded = hashlib.sha256((given["config"] + zone).encode()).hexdigest() + "\n"
+    stale = not loaded_file.is_file() or loaded_file.read_text() != loaded
+    diff = [
+        {"before": landing.before[path] or "", "after": text, "before_header": str(path), "after_header": str(path)}
+        for path, text in landing.changed.items()
+    ]
+    result = {"changed": bool(landing.changed or stale), "region": region, "epoch": epoch, "diff": diff}
+    running = active()
+    if given["moves"] and not running:
+        raise Refused("gdnsd does not run on this server, so nobody would see a change. Run `systemctl status gdnsd`, start it, try again.")
+    if not result["changed"]:
+        return result
+    check(given["domain"], given["config"], zone)
+    if check_mode:
+        return result
+    landing.write()
+    action = "replace" if config_file in landing.changed or not landing.changed else "reload-zones"
+    try:
+        if running:
+            run("gdnsdctl", action)
+        loaded_file.write_text(loaded)
+    except (Refused, OSError, subprocess.TimeoutExpired) as problem:
+        landing.put_back()
+        with contextlib.suppress(Refused, subprocess.TimeoutExpired):
+            run("gdnsdctl", action)
+        raise Refused(
+            f"{problem}. The files from before are back and the old answer stands. Run `journalctl -u gdnsd`, try again."
+        ) from None
+    landing.tidy()
+    return result
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "domain": {"type": "str", "required": True},
+            "config": {"type": "str", "required": True},
+            "zone": {"type": "str", "required": True},
+            "region": {"type": "str", "required": True},
+            "epoch": {"type": "int", "required": True},
+            "moves": {"type": "bool", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        with alone(HELD):
+            result = serve(module.params, module.check_mode)
+    except Refused as problem:
+        module.fail_json(msg=str(problem))
+    except OSError as problem:
+        what = f"{problem.filename or 'A file'} cannot be written ({problem.strerror}), so nothing was changed."
+        module.fail_json(msg=f"{what} Make room (`df -h /etc`), try again.")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
