@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT, SECRET, Break, break_tree, ids, load, role_tasks, roles, tasks
 
 VERBS = (
-    "Assert Build Choose Compute Create Find Get Give Have Import Install Pack Prepare Pull Push Read Record Reload Remove Restart "
-    "Sign Start Stop Switch Verify Wait Write"
+    "Assert Build Choose Compute Create Find Get Give Have Import Install Pack Prepare Pull Push Read Record Reload Remove Renew Restart "
+    "Sign Start Stop Switch Take Verify Wait Write"
 ).split()
 MAX_OPTIONS = 25
 WANTS_UNIT = re.compile(r"timeout|drain|window|delay|interval|grace|_life|_age|memory|max_value|drift|staleness|_before|_size")
