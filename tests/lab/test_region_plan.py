@@ -100,3 +100,17 @@ def test_a_planned_change_needs_every_link():
 def test_an_interrupted_run_goes_on_under_its_own_epoch(nodes, peers):
     made = plan(status(nodes, peers, epoch=4))
     assert made["epoch"] == 4 and made["refusals"] == []
+
+
+def test_who_serves_before_a_planned_change():
+    serving = status([primary("west", 4)] * 3, [primary("east", 4, "fenced")] * 3)
+    assert region.region_serves(serving, "east") == []
+    assert "does not serve" in region.region_serves(status(), "east")[0]
+    assert "both regions claim" in region.region_serves(status([primary("west")] * 3), "east")[0]
+
+
+def test_copies_have_arrived_when_each_shows_the_fence():
+    fenced = replica(state="fenced", region_epoch=4)
+    assert region.region_arrived(status([primary()] * 3, [fenced] * 3), 4)
+    for late in (replica(), replica(state="fenced", region_epoch=3), primary("east", 4, "fenced"), GONE):
+        assert not region.region_arrived(status([primary()] * 3, [fenced, late, fenced]), 4)

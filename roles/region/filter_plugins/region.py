@@ -95,6 +95,24 @@ def region_plan(
     }
 
 
+def region_serves(status: dict[str, Any], other: str) -> list[str]:
+    """Why the region that gave ``status`` is not the one and only that serves; empty if it is."""
+    region, nodes, peers = status["region"], status["nodes"], status["peers"]
+    if not _serves(nodes, region):
+        return [f"{region} does not serve: no majority of its nodes are primaries that vote. If {other} serves, you mean -e to={region}"]
+    if _serves(peers, other) and _epoch(peers, other) >= _epoch(nodes, region):
+        return _active(region, nodes, other, peers)
+    return []
+
+
+def region_arrived(status: dict[str, Any], epoch: int) -> bool:
+    """Whether every copy of the region that gave ``status`` shows its fence at ``epoch``."""
+    return all(
+        peer.get("role") == "replica" and peer.get("state") == "fenced" and peer.get("region_epoch") == int(epoch)
+        for peer in status["peers"].values()
+    )
+
+
 class FilterModule:
     def filters(self) -> dict[str, Any]:
-        return {"region_plan": region_plan}
+        return {"region_plan": region_plan, "region_serves": region_serves, "region_arrived": region_arrived}

@@ -1,0 +1,173 @@
+"""A region without power, its return, and a promotion that nobody fenced: by the shipped runbooks, judged by what a client saw."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from clients import ROOT, play, wait_until_ready
+
+EVIDENCE = ROOT / ".lab" / "evidence"
+REGION = ["docker", "exec", "app_cp_1", "holdfast", "region"]
+
+
+def runbook(name: str, *arguments: str, **variables: object) -> tuple[subprocess.CompletedProcess[str], dict]:
+    """Run one, and what its record says."""
+    before = set(EVIDENCE.glob(f"*-{name}"))
+    done = play(f"runbooks/{name}.yml", *arguments, variables={"reason": "a test of the lab", **variables})
+    made = sorted(set(EVIDENCE.glob(f"*-{name}")) - before)
+    return done, json.loads((made[-1] / "record.json").read_text()) if made else {}
+
+
+def start_hosts(lab) -> None:
+    subprocess.run([ROOT / "bin" / "lab", "create"], check=True, capture_output=True)
+
+
+def region_status(lab, name: str) -> dict:
+    return json.loads(lab.host(name).check_output(" ".join([*REGION, "status"])))
+
+
+def health(lab, url: str) -> str:
+    """The reason for which an edge is not ready, or `ready`."""
+    answer = lab.client(None).get(f"{url}/health", timeout=5)
+    return "ready" if answer.status_code == 200 else answer.json()["reason"]
+
+
+def until(what: str, seconds: float, holds) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def failed_over(lab):
+    """The region east loses its power; west has taken over."""
+    wait_until_ready(lab)
+    edges = {edge["zone"]: edge for edge in lab.edges}
+    lab.client().post(f"{edges['a']['cp']}/write/before", data="the fault", timeout=5).raise_for_status()
+    done, record = runbook("dr_failover", to="west", drill=True, fault="power")
+    return done, record
+
+
+def west(lab, mode: str) -> str:
+    return f"https://{lab.hosts['lab-dr1']['address']}:{ {'cp': 5001, 'ap': 5002}[mode]}"
+
+
+def test_west_takes_over_from_a_region_without_power(lab, failed_over):
+    done, record = failed_over
+    assert done.returncode == 0, done.stdout[-4000:]
+    print({name: record[name] for name in ("rto_seconds", "rpo_seconds", "lost_acked_writes")})
+    print({phase["title"]: (phase["seconds"], phase["ansible_seconds"]) for phase in record["phases"]})
+    assert record["verdict"] == "passed" and record["drill"] is True and record["fault"]["kind"] == "power"
+    assert [phase["title"] for phase in record["phases"]] == ["Open", "Preflight", "Confirm", "Prepare", "Switch", "Verify", "Close"]
+    assert 0 < record["rto_seconds"] < 120, "the client saw an outage, and its end"
+    assert record["rpo_seconds"] < 5
+    assert lab.client("read").get(f"{west(lab, 'cp')}/read/before", timeout=5).json()["value"] == "the fault"
+
+
+def test_evidence_shows_the_drill(failed_over):
+    place = sorted(EVIDENCE.glob("*-dr_failover"))[-1]
+    page = (place / "report.html").read_text()
+    assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "")
+    assert place.name in (EVIDENCE / "index.html").read_text()
+
+
+def test_west_settles_by_itself(lab, failed_over):
+    until("all nodes are members", 60, lambda: {n["state"] for n in region_status(lab, "lab-dr1")["nodes"].values()} == {"member"})
+
+
+def test_returned_region_serves_nobody(lab, failed_over):
+    """East has its power again, its disks hold what they held, and clients still know its addresses."""
+    start_hosts(lab)
+    reasons: set[str] = set()
+
+    def closed() -> bool:
+        reasons.clear()
+        for edge in lab.edges:
+            for mode in ("cp", "ap"):
+                try:
+                    said = lab.client().post(f"{edge[mode]}/write/late", data="x", timeout=5)
+                except OSError:
+                    return False
+                assert said.status_code != 200, f"{edge['zone']} acknowledged a write: {said.text}"
+                reasons.add(said.json()["error"]["code"])
+        return reasons == {"fenced"}
+
+    until("every edge of east says fenced", 90, closed)
+
+
+def test_site_keeps_west_primary(lab, failed_over):
+    done = play("playbooks/site.yml", "--limit", "lab-dr1")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert {n["role"] for n in region_status(lab, "lab-dr1")["nodes"].values()} == {"primary"}
+    assert health(lab, west(lab, "cp")) == "ready"
+
+
+def test_east_comes_back_without_losing_a_write(lab, failed_over):
+    lab.client().post(f"{west(lab, 'cp')}/write/meanwhile", data="in west", timeout=5).raise_for_status()
+    done, record = runbook("dr_failback", to="east", drill=True, replay="none")
+    assert done.returncode == 0, done.stdout[-4000:]
+    print({name: record[name] for name in ("rto_seconds", "rpo_seconds", "lost_acked_writes")})
+    assert record["verdict"] == "passed" and record["lost_acked_writes"] == 0
+    assert record["rto_seconds"] < 60
+    wait_until_ready(lab)
+    for key, value in (("before", "the fault"), ("meanwhile", "in west")):
+        assert lab.client("read").get(f"{lab.edges[-1]['cp']}/read/{key}", timeout=5).json()["value"] == value
+    assert {n["role"] for n in region_status(lab, "lab-a1")["peers"].values()} == {"replica"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"to": "north"}, "region_north"),
+        ({"to": "east"}, "serves already"),
+        ({"to": "west", "reason": "x"}, "Say in some words why"),
+        ({"to": "west", "confirm": "east"}, "so nothing was changed"),
+    ],
+)
+def test_refused_before_anything_changes(lab, variables, said):
+    done, _ = runbook("dr_failover", **variables)
+    assert done.returncode != 0 and said in done.stdout + done.stderr, done.stdout[-3000:]
+    wait_until_ready(lab)
+
+
+def test_check_mode_changes_nothing(lab):
+    done = play("runbooks/dr_failover.yml", "--check", variables={"to": "west", "reason": "a test of the lab", "confirm": "west"})
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert {health(lab, edge["cp"]) for edge in lab.edges} == {"ready"}
+
+
+def test_promotion_without_a_fence_loses_writes_and_the_probe_says_so(lab, tmp_path: Path):
+    """The negative control: nobody closes east, which goes on acknowledging until it learns of the promotion. That takes under five seconds."""
+    wait_until_ready(lab)
+    probe = [ROOT / ".venv/bin/python", "-m", "holdfast", "probe"]
+    env = {"PYTHONPATH": str(ROOT / "app/src"), "PATH": "/usr/bin:/bin"}
+    access = ["--ca-file", lab.ca_file, "--token-file", lab.data["token_files"]["write"]]
+    file = tmp_path / "probe.jsonl"
+    targets = [f"--target={edge['zone']}/cp={edge['cp']}" for edge in lab.edges]
+    client = subprocess.Popen([*probe, "run", *targets, *access, "--rate=20", "--duration=40", f"--out={file}"], env=env)
+    time.sleep(3)
+    host = lab.host("lab-dr1")
+    epoch = region_status(lab, "lab-dr1")["epoch"] + 1
+    for node in ("db_g1", "db_g2", "db_g3"):
+        host.check_output(f"docker exec {node} redis-cli -e replicaof no one")
+    promoted = time.monotonic()
+    host.check_output(" ".join([*REGION, f"promote --epoch {epoch} --reason 'a test without a fence'"]))
+    until("east says fenced", 10, lambda: {health(lab, edge["cp"]) for edge in lab.edges} == {"fenced"})
+    print(f"east was fenced {time.monotonic() - promoted:.1f} s after the promotion began")
+    client.terminate()
+    client.wait(timeout=20)
+    subprocess.run([*probe, "verify", file, f"--target=d/cp={west(lab, 'cp')}", *access], env=env, check=True)
+    report = json.loads(subprocess.run([*probe, "report", file, "--json"], env=env, check=True, capture_output=True).stdout)
+    assert report["modes"]["cp"]["recovery"]["lost"] > 0, report["modes"]["cp"]["recovery"]
+
+
+def test_what_only_east_held_is_written_back(lab):
+    """East acknowledged writes that west never saw. The way back finds them, stops, and on approval none of them is lost."""
+    done, _ = runbook("dr_failback", to="east", confirm="east")
+    assert done.returncode != 0 and "replay=safe" in done.stdout, done.stdout[-3000:]
+    done, record = runbook("dr_failback", to="east", confirm="east", replay="safe")
+    assert done.returncode == 0, done.stdout[-4000:]
+    wait_until_ready(lab)
