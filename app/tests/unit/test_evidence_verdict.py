@@ -192,6 +192,18 @@ def test_a_runbook_that_failed_stays_failed_and_says_where(tmp_path: Path, verdi
     assert (again, of["verdict"], of["run_verdict"]) == (3, verdict, verdict)
 
 
+@pytest.mark.parametrize(("lines", "code"), [(good(), 0), (good(gap=(10, 99)), 3), (ended(probe()), 4)])
+def test_a_runbook_that_runs_asks_how_it_stands(tmp_path: Path, capsys: Any, lines: Lines, code: int) -> None:
+    """Its record says interrupted until it has ended."""
+    directory = write(tmp_path / "d", record(verdict="interrupted", ended=None), lines)
+    before = (directory / "record.json").read_bytes()
+    assert main(["evidence", "report", "--running", str(directory)]) == code
+    assert json.loads(capsys.readouterr().out)["verdict"] == ("failed" if code else "passed")
+    assert (directory / "record.json").read_bytes() == before
+    assert not (directory / "report.html").exists()
+    assert judged(directory)[0] == (code or 3), "control: without --running the interruption counts"
+
+
 def test_the_report_can_be_made_again(tmp_path: Path) -> None:
     """A verdict that failed by measurement must pass once the measurement is complete: the runbook's own is kept."""
     directory = write(tmp_path / "d", record(), ended(probe()))
