@@ -119,6 +119,7 @@ def test_the_hostility_would_be_seen() -> None:
         Page(tag("p", Html("<img src=x onerror=y>"))).check()
     with pytest.raises(AssertionError):
         Page(tag("a", "x", href="javascript:alert(1)")).check()
+    Page(tag("p", "x", data_label='" onload="y')).check()
     assert text("a\x00\u202eb") == "a\ufffd\ufffdb"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drill_files import at, ended, probe, record, verified, write
+from drill_files import at, ended, phase, probe, record, verified, write
 from probe_lines import Lines
 
 from holdfast.cli import main
@@ -126,6 +126,24 @@ def test_a_gap_across_the_end_fails_whatever_the_target(tmp_path: Path) -> None:
     assert "at least 20 s" in (tmp_path / "d/report.html").read_text()
 
 
+def test_a_second_outage_at_the_end_fails_too(tmp_path: Path) -> None:
+    """The longest gap has ended, yet nobody is served at the end."""
+    lines = Lines()
+    for number in range(1, 41):
+        lines.write(number, float(number), "no_quorum" if 10 <= number < 23 or number > 30 else "ok")
+    code, of = judged(write(tmp_path / "d", record(), verified(ended(lines, 41.0))))
+    assert (code, of["rto_seconds"]) == (3, pytest.approx(13.01))
+    assert of["reasons"] == ["CP: not every client was served again before the probe ended"]
+
+
+def test_a_probe_that_ended_in_the_outage_is_not_served_again(tmp_path: Path) -> None:
+    """The last write that survived lies within the probe's patience of the end, and yet before the fault."""
+    lines = verified(ended(probe(seconds=16, gap=(10, 99)), 17.0))
+    code, of = judged(write(tmp_path / "d", record(), lines))
+    assert (code, of["measured"]) == (3, True)
+    assert of["reasons"] == ["CP: not every client was served again before the probe ended"]
+
+
 def test_a_stale_read_fails_unless_its_write_was_lost(tmp_path: Path) -> None:
     lines = probe()
     lines.read(8, 0, 20.0)
@@ -147,6 +165,17 @@ def test_a_planned_switch_counts_from_the_switch(tmp_path: Path) -> None:
         assert "writes refused for" in (tmp_path / f"d{number}/report.html").read_text().lower()
 
 
+def test_a_switch_of_several_plays_is_one(tmp_path: Path) -> None:
+    phases = [phase(5, "Switch the nodes", 12, 14), phase(5, "Switch the names", 14, 33), phase(6, "Verify", 33, 40)]
+    phases.insert(0, phase(5, "Switch nothing", 3, 4, result="skipped"))
+    code, of = judged(write(tmp_path / "d", record(phases=phases, fault=None), good()))
+    assert code == 4
+    assert of["reasons"] == ["not measured: the probe ended 3.0 s before it could have seen the outcome"]
+    phases[2]["ended"] = at(29)
+    _, of = judged(write(tmp_path / "e", record(phases=phases, fault=None), good(gap=(13, 16))))
+    assert of["rto_seconds"] == pytest.approx(4.0), "from 12, by way of 12.01, to 16.01"
+
+
 def test_nothing_refused_is_zero(tmp_path: Path) -> None:
     _, of = judged(write(tmp_path / "d", record(), good(gap=(99, 99))))
     assert of["refused_seconds"] == 0
@@ -161,6 +190,18 @@ def test_a_runbook_that_failed_stays_failed_and_says_where(tmp_path: Path, verdi
     assert of["reasons"][0].startswith("the runbook")
     again, of = judged(tmp_path / "d")
     assert (again, of["verdict"], of["run_verdict"]) == (3, verdict, verdict)
+
+
+@pytest.mark.parametrize(("lines", "code"), [(good(), 0), (good(gap=(10, 99)), 3), (ended(probe()), 4)])
+def test_a_runbook_that_runs_asks_how_it_stands(tmp_path: Path, capsys: Any, lines: Lines, code: int) -> None:
+    """Its record says interrupted until it has ended."""
+    directory = write(tmp_path / "d", record(verdict="interrupted", ended=None), lines)
+    before = (directory / "record.json").read_bytes()
+    assert main(["evidence", "report", "--running", str(directory)]) == code
+    assert json.loads(capsys.readouterr().out)["verdict"] == ("failed" if code else "passed")
+    assert (directory / "record.json").read_bytes() == before
+    assert not (directory / "report.html").exists()
+    assert judged(directory)[0] == (code or 3), "control: without --running the interruption counts"
 
 
 def test_the_report_can_be_made_again(tmp_path: Path) -> None:
@@ -181,12 +222,12 @@ def without(kind: str) -> Lines:
     return lines
 
 
-def stalled(start: float, end: float, jump: float | None = None) -> Lines:
-    lines = probe()
+def stalled(start: float, end: float, jump: float | None = None, seconds: int = 30) -> Lines:
+    lines = probe(seconds=seconds)
     lines.stall(start, end)
     if jump is not None:
         lines.records[-1]["clock_jump"] = jump  # type: ignore[index]
-    return verified(ended(lines))
+    return verified(ended(lines, seconds + 1.0))
 
 
 def half_line() -> Lines:
@@ -227,7 +268,7 @@ UNMEASURED: dict[str, tuple[Callable[[], Lines | None], str]] = {
     "one write not read back": (forgotten, "1 acknowledged writes were not read back"),
     "a damaged line": (half_line, "the lines of 1 writes are missing"),
     "a line with no fields": (odd, "damaged (line 4)"),
-    "stalled at once": (lambda: stalled(11, 16.1), "stalled for 5.1 s"),
+    "stalled at once": (lambda: stalled(11, 16.1, seconds=60), "stalled for 5.1 s"),
     "stalled often": (lambda: stalled(20, 23.2), "stalled for 3.2 s"),
     "clock jumped ahead": (lambda: stalled(3, 3.06, 1.5), "stepped by 1.5 s"),
     "clock jumped back": (lambda: stalled(20, 20.06, -60.0), "stepped by 60.0 s"),
@@ -264,7 +305,7 @@ def test_what_was_not_measured_never_passes(tmp_path: Path, case: str) -> None:
     assert "not measured" in (tmp_path / "d/report.html").read_text()
 
 
-@pytest.mark.parametrize("lines", [stalled(20, 22.9), stalled(3, 3.06, 0.9)])
+@pytest.mark.parametrize("lines", [stalled(20, 22.9), stalled(11, 15.9, seconds=60), stalled(3, 3.06, 0.9)])
 def test_a_short_stall_and_a_small_step_are_borne(tmp_path: Path, lines: Lines) -> None:
     assert judged(write(tmp_path / "d", record(), lines))[0] == 0
 

@@ -77,8 +77,13 @@ class Drill:
     def number(self, key: str) -> float | None:
         return number(self.raw.get(key))
 
-    def phase(self, title: str) -> Phase | None:
-        return next((p for p in self.phases if p.title.split(" ")[0].lower() == title and p.result != "skipped"), None)
+    @property
+    def switch(self) -> tuple[float | None, float | None]:
+        """Begin and end of the phase Switch, which may be several plays."""
+        parts = [p for p in self.phases if p.title.split(" ")[0].lower() == "switch" and p.result != "skipped"]
+        starts = [p.started for p in parts if p.started is not None]
+        ends = [p.ended for p in parts if p.ended is not None]
+        return min(starts, default=None), max(ends, default=None)
 
     @property
     def last_at(self) -> float:

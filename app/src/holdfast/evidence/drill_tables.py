@@ -12,6 +12,7 @@ from .markup import Child, Html, join, table, tag
 from .measure import Face, Measurement
 from .words import clock, count, duration, moment, percent
 
+HEAD = ["Phase", "Began", "Took", "Ansible", "Tasks", "Result"]
 MAX_FACTS = 500
 MAX_TEXT = 4000
 
@@ -85,15 +86,17 @@ def phases(drill: Drill) -> Html | None:
     ]
     took = [p.seconds for p in drill.phases if p.seconds is not None]
     own = [p.ansible_seconds for p in drill.phases if p.ansible_seconds is not None]
-    whole = f"Together {duration(sum(took))}" + (f", {duration(sum(own))} of it Ansible's own work." if own else ".")
+    whole = f"Together {duration(sum(took))}" + (f", {duration(sum(own))} of it Ansible's own work" if own else "")
     slow = [(s, f"{p.number} {p.title}", task) for p in drill.phases for task, s in p.slowest]
     slow = sorted(slow, key=lambda s: -s[0])[:12]
     return join(
         tag("h2", "Phases"),
         tag(
-            "div", table(["Phase", "Began (UTC)", "Took", "Ansible's own", "Tasks", "Result"], rows), class_="panel pad"
+            "div",
+            table(["Phase", "Began (UTC)", "Took", "Ansible's own", "Tasks", "Result"], rows, "phases"),
+            class_="panel pad",
         ),
-        tag("p", whole, class_="soft"),
+        tag("p", f"{whole}. Times are UTC.", class_="soft"),
         tag(
             "details",
             tag("summary", "The slowest tasks"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -33,13 +34,16 @@ def _report(arguments: argparse.Namespace) -> int:
         raise SettingsError(f"{directory}: {problem}") from None
     probe = directory / PROBE
     measurement = measure(probe, drill) if drill.drill or probe.exists() else None
+    if arguments.running:
+        drill = dataclasses.replace(drill, run_verdict="passed")
     judgement = judge(drill, measurement)
-    record = updated(drill, measurement, judgement)
-    _write(directory / RECORD, json.dumps(record, indent=1) + "\n")
-    _write(directory / PAGE, drill_page(drill, measurement, judgement))
     said = {"verdict": judgement.verdict, "measured": judgement.measured, "reasons": judgement.reasons}
-    numbers = {} if measurement is None else measurement.numbers()
-    sys.stdout.write(json.dumps(said | numbers | {"report": str(directory / PAGE)}) + "\n")
+    said |= {} if measurement is None else measurement.numbers()
+    if not arguments.running:
+        _write(directory / RECORD, json.dumps(updated(drill, measurement, judgement), indent=1) + "\n")
+        _write(directory / PAGE, drill_page(drill, measurement, judgement))
+        said["report"] = str(directory / PAGE)
+    sys.stdout.write(json.dumps(said) + "\n")
     return judgement.exit_code
 
 

@@ -140,9 +140,9 @@ def _measure(report: Report, failures: dict[str, array[float]], drill: Drill) ->
 def _moment(drill: Drill) -> tuple[float, str]:
     if drill.fault_at is not None:
         return drill.fault_at, "fault"
-    switch = drill.phase("switch")
-    if switch is not None and switch.started is not None:
-        return switch.started, "switch"
+    started, _ = drill.switch
+    if started is not None:
+        return started, "switch"
     return drill.started, "start of the run"
 
 
@@ -186,8 +186,7 @@ def _coverage(report: Report, drill: Drill, moment: float, wall: float, kind: st
     for writer, log in report.acks.writers.items():
         if not any(moment - report.patience <= log.acked_at[seq] <= moment for seq in log.acked()):
             problems.append(f"{writer}: no write was acknowledged in the {report.patience:.1f} s before the {kind}")
-    switch = drill.phase("switch")
-    ended = None if switch is None else switch.ended
+    _, ended = drill.switch
     needed = moment + report.patience if ended is None else max(moment, ended - wall + report.began)
     if report.written_until < needed:
         problems.append(f"the probe ended {needed - report.written_until:.1f} s before it could have seen the outcome")

@@ -84,7 +84,9 @@ footer{margin-top:2.5rem;color:var(--soft);font-size:.85rem}
 width:100%}
 .rows td>span{text-align:right;min-width:0}
 .rows td::before{content:attr(data-label);color:var(--soft);flex:none;max-width:45%}
-.rows td:first-child{font-weight:600}
+.rows td:first-child{font-weight:600}.rows td:first-child>span{text-align:left}
+.rows td:first-child::before{content:none!important}
+.phases tr{display:grid;grid-template-columns:1fr 1fr;column-gap:1.4rem}.phases td:first-child{grid-column:1/3}
 .rows td[data-label=""]{display:block}.rows td[data-label=""]::before{content:none}
 .facts td:first-child::before,.facts td+td::before{content:none}
 .facts td{display:block!important}.facts td:first-child{font-weight:400}

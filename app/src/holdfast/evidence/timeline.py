@@ -120,9 +120,10 @@ def _hatch(name: str) -> Html:
 def _phases(drill: Drill, measurement: Measurement, scale: Scale) -> Html:
     drawn = []
     for phase in drill.phases:
-        if phase.started is None or phase.ended is None:
+        over = drill.ended if phase.ended is None else phase.ended  # a run that was cut off did not end its last one
+        if phase.started is None or over is None:
             continue
-        start, end = phase.started - measurement.began, phase.ended - measurement.began
+        start, end = phase.started - measurement.began, over - measurement.began
         if end < scale.start or start > scale.end:
             continue
         x, wide = scale.x(start), max(scale.x(end) - scale.x(start), 1.0)
