@@ -353,6 +353,14 @@ def test_check_mode_writes_nothing(runs):
     assert code == 2 and "bert@elsewhere runs move" in said, said
 
 
+def test_start_at_task_is_refused_and_nothing_goes_on_without_open(runs):
+    code, said = runs.run("--start-at-task", "Wait for the switch")
+    assert code == 1 and "Run it from the start" in said and "PLAY [" not in said, said
+    (runs.place / "runbooks/move.yml").write_text(RUNBOOK.split("- name: 1 Open")[0] + RUNBOOK[RUNBOOK.index("- name: 3 Confirm") :])
+    code, said = runs.run()
+    assert code == 2 and "the run was never opened" in said and not (runs.place / "waiting").exists(), said
+
+
 def test_other_playbooks_are_left_alone(runs):
     (runs.place / "playbooks").mkdir()
     (runs.place / "playbooks/open.yml").write_text(RUNBOOK)
