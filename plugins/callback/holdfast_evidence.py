@@ -139,6 +139,10 @@ class CallbackModule(CallbackBase):
         if path.parent.name != "runbooks":
             self.disabled = True
             return
+        if context.CLIARGS.get("start_at_task"):
+            raise SystemExit(
+                "--start-at-task would leave out the lock and the checks of a runbook. Run it from the start; it may be run again."
+            )
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         operator = f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
         self.run = {"name": f"{stamp}-{path.stem}", "runbook": path.stem, "operator": operator, "pid": os.getpid()}

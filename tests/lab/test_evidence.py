@@ -1,5 +1,6 @@
 """Role evidence and its callback plugin, by running small runbooks: the record is written however the run ends, and the lock holds."""
 
+import importlib.util
 import json
 import os
 import re
@@ -195,7 +196,7 @@ def test_an_interrupted_run_leaves_record_and_lock_and_may_be_started_again(runs
     assert runs.lock()["run"].endswith("-move")
     code, said = runs.run(runbook="other")
     assert code == 2 and f"take_over_lock={OPERATOR}" in said.replace("\\n", ""), said
-    code, said = runs.run()
+    code, said = runs.run()  # her own of the same runbook, whose process is gone: at once
     assert code == 0, said
     assert runs.records()[-1]["facts"]["locks_taken_over"]["one"]["run"].endswith("-move") and not runs.lock()
 
@@ -233,26 +234,67 @@ def test_a_run_whose_lock_was_taken_away_stops_before_it_goes_on(runs):
     assert runs.lock()["holder"] == "bert@elsewhere" and not runs.lock("two")
 
 
+def lock_module():
+    spec = importlib.util.spec_from_file_location("runbook_lock", ROOT / "roles/evidence/library/runbook_lock.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.parametrize(
-    ("age", "lock", "arguments", "passes"),
+    ("age", "held", "wanted", "taken"),
     [
-        (61, {"holder": "bert@elsewhere"}, [], True),  # silent for longer than evidence_lock_stale_seconds
-        (30, {"holder": "bert@elsewhere"}, [], False),
-        (30, {"holder": "bert@elsewhere"}, ["-e", "take_over_lock=bert@elsewhere"], True),
-        (30, {"holder": "bert@elsewhere"}, ["-e", "take_over_lock=carl@elsewhere"], False),
-        (30, {"runbook": "other"}, [], False),  # the operator's own, of another runbook
-        (30, {}, [], True),
-        (30, {"pid": 1}, [], False),  # the operator's own, and the process lives
+        (61, {}, {}, True),  # silent for longer than stale_seconds
+        (59, {}, {}, False),
+        (61, {}, {"stale_seconds": 0}, False),
+        (30, {}, {"take_over": "bert@elsewhere"}, True),
+        (30, {}, {"take_over": "carl@elsewhere"}, False),
+        (30, {}, {"over": "earlier"}, True),  # the role says so of the operator's own dead run
+        (30, {"run": "later"}, {"over": "earlier"}, False),
+        (30, {"run": "mine"}, {}, True),
     ],
 )
-def test_take_over(runs, age, lock, arguments, passes):
-    runs.hold(age, **lock)
-    code, said = runs.run(*arguments)
-    assert (code == 0) == passes, said
-    if passes:
-        assert runs.records()[0]["facts"]["locks_taken_over"]["one"]["run"] == "earlier"
-    else:
-        assert runs.lock()["run"] == "earlier" and not runs.lock("two") and not runs.records()
+def test_who_may_take_the_lock(tmp_path, age, held, wanted, taken):
+    path = tmp_path / "runbook.lock"
+    there = {"holder": "bert@elsewhere", "runbook": "move", "run": "earlier", "pid": 1, "since": "then", "heartbeat": time.time() - age}
+    path.write_text(json.dumps(there | held))
+    asked = {"path": str(path), "state": "taken", "run": "mine", "runbook": "move", "holder": OPERATOR, "pid": 2}
+    result = lock_module().act({**asked, "stale_seconds": 60, "take_over": "", "over": "", **wanted}, False)
+    assert result["taken"] is taken and result["lock"]["holder"] == (OPERATOR if taken else "bert@elsewhere")
+    assert json.loads(path.read_text())["run"] == ("mine" if taken else (there | held)["run"])
+    assert result["taken_over"].get("run") == ("earlier" if taken and not held else None)
+
+
+def test_of_many_runs_that_take_the_lock_in_one_moment_one_has_it(tmp_path):
+    """The module as Ansible runs it, in processes of its own."""
+    command = [str(ROOT / ".venv/bin/python"), str(ROOT / "roles/evidence/library/runbook_lock.py")]
+    started = []
+    for number in range(6):
+        asked = {"path": f"{tmp_path}/runbook.lock", "state": "taken", "run": f"run-{number}", "holder": "anna", "stale_seconds": 60}
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": asked}))
+        process.stdin.close()
+        started.append(process)
+    said = [json.loads(process.stdout.read()) for process in started]
+    winners = [answer["lock"]["run"] for answer in said if answer["taken"]]
+    assert len(winners) == 1 and {answer["lock"]["run"] for answer in said} == set(winners)
+
+
+def test_a_damaged_lock_is_refused_and_can_be_taken_over(tmp_path):
+    path = tmp_path / "runbook.lock"
+    path.write_text("{")
+    asked = {
+        "path": str(path),
+        "state": "taken",
+        "run": "mine",
+        "runbook": "move",
+        "holder": "anna",
+        "pid": 2,
+        "stale_seconds": 60,
+        "over": "",
+    }
+    assert not lock_module().act({**asked, "take_over": ""}, False)["taken"]
+    assert lock_module().act({**asked, "take_over": "unknown"}, False)["taken"]
 
 
 def test_hosts_that_are_down_are_left_out_and_named(runs):
@@ -309,6 +351,14 @@ def test_check_mode_writes_nothing(runs):
     runs.hold(age=0, holder="bert@elsewhere")
     code, said = runs.run("--check")
     assert code == 2 and "bert@elsewhere runs move" in said, said
+
+
+def test_start_at_task_is_refused_and_nothing_goes_on_without_open(runs):
+    code, said = runs.run("--start-at-task", "Wait for the switch")
+    assert code == 1 and "Run it from the start" in said and "PLAY [" not in said, said
+    (runs.place / "runbooks/move.yml").write_text(RUNBOOK.split("- name: 1 Open")[0] + RUNBOOK[RUNBOOK.index("- name: 3 Confirm") :])
+    code, said = runs.run()
+    assert code == 2 and "the run was never opened" in said and not (runs.place / "waiting").exists(), said
 
 
 def test_other_playbooks_are_left_alone(runs):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Break, break_tree, ids, load
+from conftest import ROOT, Break, break_tree, ids, load, tasks
 from test_roles import VERBS
 
 PHASES = ["Open", "Preflight", "Confirm", "Prepare", "Switch", "Verify", "Release", "Close"]
@@ -84,6 +84,23 @@ def runbooks_have_their_phases(root: Path) -> list[str]:
     return wrong
 
 
+def runbooks_leave_evidence(root: Path) -> list[str]:
+    """Open, Close and, before a Switch, Confirm are role evidence's; Open cannot be left out by tags."""
+    wrong = []
+    for path in runbooks(root):
+        plays, entered = load(path), []
+        for play in plays:
+            for task in tasks(play.get("tasks")):
+                used = task.get("ansible.builtin.import_role") or {}
+                if used.get("name") == "evidence":
+                    entered.append(used.get("tasks_from", "main"))
+                    if entered[-1] == "open" and play.get("tags") not in ("always", ["always"]):
+                        wrong.append(f"{path.name}: the play that opens the run has no tags: always")
+        needed = ["open", "close"] + (["confirm"] if re.search(r"^ *- name: 5 Switch", path.read_text(), re.M) else [])
+        wrong += [f"{path.name}: does not import role evidence, tasks_from: {verb}" for verb in needed if verb not in entered]
+    return wrong
+
+
 def runbooks_have_their_header(root: Path) -> list[str]:
     wrong = []
     for path in runbooks(root):
@@ -100,7 +117,14 @@ def runbooks_have_their_header(root: Path) -> list[str]:
     return wrong
 
 
-RULES = [site_only_imports, plays_are_sentences, plays_have_tags, runbooks_have_their_phases, runbooks_have_their_header]
+RULES = [
+    site_only_imports,
+    plays_are_sentences,
+    plays_have_tags,
+    runbooks_have_their_phases,
+    runbooks_leave_evidence,
+    runbooks_have_their_header,
+]
 
 GOOD = {
     "playbooks/site.yml": "- name: Import the zones\n  ansible.builtin.import_playbook: zones.yml\n",
@@ -114,10 +138,19 @@ GOOD = {
 # Command: ansible-playbook runbooks/close.yml -i inventories/lab
 - name: 1 Open the run
   hosts: zones
+  tags: always
+  tasks:
+    - ansible.builtin.import_role: {name: evidence, tasks_from: open}
+- name: 2 Preflight
+  hosts: zones
+- name: 3 Confirm
+  hosts: zones
+  tasks:
+    - ansible.builtin.import_role: {name: evidence, tasks_from: confirm}
 - name: The zone is closed
   hosts: zones
   tasks:
-    - name: 2 Preflight
+    - name: 4 Prepare
       block: []
     - name: 5 Switch
       block: []
@@ -126,6 +159,8 @@ GOOD = {
           block: []
 - name: 8 Close
   hosts: zones
+  tasks:
+    - ansible.builtin.import_role: {name: evidence, tasks_from: close}
 """,
 }
 GOOD["runbooks/open.yml"] = (
@@ -139,8 +174,12 @@ BREAKS: list[Break] = [
     (plays_have_tags, "playbooks/zones.yml", ", tags: [lamp]", ""),
     (runbooks_have_their_phases, "runbooks/close.yml", "5 Switch", "5 Cutover"),
     (runbooks_have_their_phases, "runbooks/close.yml", "5 Switch", "4 Switch"),
-    (runbooks_have_their_phases, "runbooks/close.yml", "6 Verify", "3 Confirm"),
-    (runbooks_have_their_phases, "runbooks/close.yml", "- name: 8 Close\n  hosts: zones\n", ""),
+    (runbooks_have_their_phases, "runbooks/close.yml", "6 Verify", "2 Preflight"),
+    (runbooks_have_their_phases, "runbooks/close.yml", "- name: 8 Close\n", "- name: The end\n"),
+    (runbooks_leave_evidence, "runbooks/close.yml", "tasks_from: open", "tasks_from: preflight"),
+    (runbooks_leave_evidence, "runbooks/close.yml", "tasks_from: close", "tasks_from: record"),
+    (runbooks_leave_evidence, "runbooks/close.yml", "tasks_from: confirm", "tasks_from: record"),
+    (runbooks_leave_evidence, "runbooks/close.yml", "  tags: always\n", ""),
     (runbooks_have_their_header, "runbooks/close.yml", "# Users see: nothing.\n", ""),
     (runbooks_have_their_header, "runbooks/close.yml", "Inverse: open.yml", "Inverse: none"),
     (runbooks_have_their_header, "runbooks/open.yml", "", ""),

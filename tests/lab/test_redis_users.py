@@ -1,0 +1,81 @@
+"""The nodes' users as the role writes them, in a real Redis: both passwords are accepted for a while, and then the old one is not."""
+
+import hashlib
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import jinja2
+import pytest
+import redis
+
+ROOT = Path(__file__).resolve().parents[2]
+OLD, NEW = "old-" * 8, "new-" * 8
+OTHER = {"redis_node_operator_password": "o" * 32, "redis_node_replica_password": "r" * 32}
+OTHER |= {f"redis_node_{user}_password_previous": "" for user in ("operator", "replica", "service")}
+
+
+def users(**given: str) -> str:
+    """roles/redis_node/templates/users.acl.j2 as Ansible renders it."""
+    environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False)
+    environment.filters["hash"] = lambda text, name: hashlib.new(name, text.encode()).hexdigest()
+    return environment.from_string((ROOT / "roles/redis_node/templates/users.acl.j2").read_text()).render({**OTHER, **given}) + "\n"
+
+
+@pytest.fixture
+def node(tmp_path):
+    """(port, file of its users) of a Redis that knows the old password."""
+    server = shutil.which("redis-server") or str(ROOT / ".venv/bin/redis-server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    acl = tmp_path / "users.acl"
+    acl.write_text(users(redis_node_service_password=OLD))
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--aclfile", str(acl), "--dir", str(tmp_path), "--save", ""]
+    process = subprocess.Popen([server, *options], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port, acl
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def accepted(port: int, user: str, *passwords: str) -> list[str]:
+    found = []
+    for password in passwords:
+        try:
+            redis.Redis(port=port, username=user, password=password, retry=None).execute_command("TIME" if user == "service" else "PING")
+            found.append(password)
+        except redis.AuthenticationError:
+            pass
+    return found
+
+
+def load(port: int, acl: Path, text: str) -> None:
+    acl.write_text(text)
+    redis.Redis(port=port, username="operator", password=OTHER["redis_node_operator_password"]).execute_command("ACL", "LOAD")
+
+
+def test_both_passwords_while_they_overlap_and_only_the_new_one_afterwards(node):
+    port, acl = node
+    assert accepted(port, "service", OLD, NEW) == [OLD]
+    load(port, acl, users(redis_node_service_password=NEW, redis_node_service_password_previous=OLD))
+    assert accepted(port, "service", OLD, NEW) == [OLD, NEW]
+    load(port, acl, users(redis_node_service_password=NEW))
+    assert accepted(port, "service", OLD, NEW) == [NEW]
+
+
+def test_no_user_is_without_a_password_and_each_has_its_own(node):
+    port, acl = node
+    load(port, acl, users(redis_node_service_password=NEW, redis_node_replica_password_previous=OLD))
+    assert accepted(port, "operator", OLD, NEW, "", OTHER["redis_node_operator_password"]) == [OTHER["redis_node_operator_password"]]
+    assert accepted(port, "replica", OLD, NEW, OTHER["redis_node_replica_password"]) == [OLD, OTHER["redis_node_replica_password"]]
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=port, retry=None).execute_command("PING")
