@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from . import scripts
@@ -22,8 +23,8 @@ from .sessions import Session, home_of
 #: How much of a read's time may be spent waiting for replication to bring the session's writes here.
 SESSION_WAIT_SHARE = 0.25
 SESSION_POLL_SEC = 0.02
-#: Arguments of ap_write.lua before the latest time, after the guard's.
-WRITE_ARGS = 5
+#: A script's arguments after the guard's, or what makes them of the moment (monotonic) until which the node has time.
+Arguments = list[Any] | Callable[[float], list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +157,10 @@ class ApService:
             with self._lock:
                 floor = max(self._hlc, session.hlc, keep.hlc if keep is not None else ZERO)
             keys = [scripts.GUARD, scripts.ap_key(key), scripts.OUTBOX, scripts.AP_STATE]
-            args = [kind, value, key, floor, self._drift]
+            noted: list[Any] = []
             if keep is not None:
-                keys, args = [*keys, scripts.session_key(keep.identity)], [*args, *keep.arguments]
+                keys, noted = [*keys, scripts.session_key(keep.identity)], list(keep.arguments)
+            args = partial(self._write_arguments, node, [kind, value, key, floor, self._drift], noted)
             result = self._ask(node, scripts.AP_WRITE, keys, args, deadline, order[-1])
             if isinstance(result, Answer):
                 version, sequence, incarnation, prolonged = (f.decode() for f in result.value)
@@ -173,6 +175,10 @@ class ApService:
         if maybe_stored:
             raise OutcomeUnknown(f"no node confirmed in time; the value may yet appear ({'; '.join(reasons)})")
         raise self._none_left(reasons)
+
+    def _write_arguments(self, node: str, value: list[Any], noted: list[Any], until: float) -> list[Any]:
+        latest = self._latest(node, until)
+        return [*value, "" if latest is None else latest, *noted]
 
     def _read_first(self, key: str, deadline: float, identity: str | None) -> _Seen:
         reasons: list[str] = []
@@ -238,7 +244,7 @@ class ApService:
         )
 
     def _ask(
-        self, node: str, script: scripts.Script, keys: list[str], args: list[Any], deadline: float, last: str = ""
+        self, node: str, script: scripts.Script, keys: list[str], args: Arguments, deadline: float, last: str = ""
     ) -> Result:
         """Ask with the guard believed; if it was another one that may serve too, believe that and ask once more."""
         result: Result = Failed("not_member", True)
@@ -250,12 +256,8 @@ class ApService:
             now = time.monotonic()
             share = 1.0 if node == (last or self._order[-1]) else 0.5
             until = now + max(0.0, deadline - now) * share
-            if script is scripts.AP_WRITE:
-                latest = self._latest(node, until)
-                dated = [*args[:WRITE_ARGS], "" if latest is None else latest, *args[WRITE_ARGS:]]
-            else:
-                dated = args
-            result = self._nodes.call(node, script, keys, [*guard.expectation(), *dated], until)
+            given = args(until) if callable(args) else args
+            result = self._nodes.call(node, script, keys, [*guard.expectation(), *given], until)
             if not isinstance(result, Refused) or result.guard == guard:
                 break
         return result

@@ -135,3 +135,42 @@ def test_unlimited_for_everybody(shared: Cluster) -> None:
     app = shared.run("serve", "cp", RATE_LIMITS="unlimited")
     assert [app.read("k", token="writer").status for _ in range(150)] == [404] * 150
     assert [app.read("k", token="slow").status for _ in range(4)] == [404, 404, 404, 429], "a token's own limit holds"
+
+
+def test_ipv6_clients_are_limited_by_their_network(shared: Cluster) -> None:
+    app = shared.run("serve", "cp", RATE_LIMITS="5 per hour")
+
+    def statuses(form: str, path: str) -> list[int]:
+        seen = [{"X-Forwarded-For": form.format(i)} for i in range(8)]
+        return [app.request("GET", path, token=None, headers=h).status for h in seen]
+
+    assert statuses("2001:db8:1:2::{}", "/read/k") == [401] * 5 + [429] * 3
+    assert statuses("2001:db8:1:2:{}::", "/openapi.json") == [429] * 8, "whichever way a request takes"
+    assert statuses("2001:db8:1:{}::", "/read/k") == [401, 401, 429, *[401] * 5], "other networks are other clients"
+
+
+#: The server with room for few counters only.
+_SMALL = """
+import os
+from holdfast import limit_counts, server, settings
+limit_counts.MAX_KEPT = 20
+server.run(settings.load(os.environ))
+"""
+
+
+def test_requests_from_many_addresses_reset_nobodys_limit(shared: Cluster) -> None:
+    app = shared.run("serve", "ap", launch=("-c", _SMALL), RATE_LIMITS="5 per hour")
+    mine = {"X-Forwarded-For": "203.0.113.9"}
+
+    def flood() -> None:
+        for i in range(60):
+            assert app.read("k", token=None, headers={"X-Forwarded-For": f"198.51.100.{i}"}).status == 401
+
+    assert [app.read("k", token="writer").status for _ in range(6)] == [404] * 5 + [429]
+    assert [app.read("k", token=None, headers=mine).status for _ in range(6)] == [401] * 5 + [429]
+    time.sleep(10 * SYNC_SEC)  # both are known to the nodes
+    flood()
+    assert app.read("k", token="writer").status == 429
+    app.read("k", token=None, headers=mine)
+    time.sleep(10 * SYNC_SEC)
+    assert app.read("k", token=None, headers=mine).status == 429, "what was dropped has come back"

@@ -49,7 +49,7 @@ def test_a_full_node_refuses_and_its_breaker_stays_closed(nodes: Nodes) -> None:
     assert status.last_failure == "oom", "operators see why writes fail"
 
 
-@pytest.mark.parametrize("reason", ["timeout", "reset", "misconf", "readonly", "loading", "auth"])
+@pytest.mark.parametrize("reason", ["timeout", "reset", "misconf", "loading", "auth", "protocol"])
 def test_every_other_failure_counts(nodes: Nodes, reason: str) -> None:
     got = ask(nodes, "a", Failed(reason, True), 50)
     assert nodes.breakers["a"].state is State.OPEN

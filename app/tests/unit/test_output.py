@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 import time
@@ -37,7 +38,9 @@ class Pipe:
         self.open = {reader, writer}
 
     def read(self, size: int = 65536) -> bytes:
-        return os.read(self.reader, size)
+        """What is there, or nothing: who waits for a thread must not wait here."""
+        ready, _, _ = select.select([self.reader], [], [], 0.02)
+        return os.read(self.reader, size) if ready else b""
 
     def close(self, fd: int) -> None:
         self.open.discard(fd)
@@ -45,9 +48,10 @@ class Pipe:
 
     def read_all(self, out: Output) -> bytes:
         """Everything that was written and held."""
-        got = b""
-        while not out.flush() or output.select.select([self.reader], [], [], 0)[0]:
-            got += self.read()
+        got, more = b"", b"-"
+        while not out.flush() or more:
+            more = self.read()
+            got += more
         return got
 
 
