@@ -221,7 +221,20 @@ class CallbackModule(CallbackBase):
         if self.locked:
             self._free()
             self._write(causes)
-        self._display.display(f"\nEvidence: {self.place} (verdict: {self.record['verdict']})")
+        self._pages()
+        self._display.display(f"\nEvidence: {self.place} (verdict: {json.loads(self.place.read_text())['verdict']})")
+
+    def _pages(self) -> None:
+        """A drill's page beside its record, with what its client saw, and the index over all runs."""
+        if not self.place or not self.record["drill"]:
+            return
+        command = [sys.executable, "-m", "holdfast", "evidence"]
+        env = os.environ | {"PYTHONPATH": str(LIBRARY.parents[2] / "app/src")}
+        run = self.place.parent
+        for made in (["report", str(run)], ["index", str(run.parent)]):
+            done = subprocess.run([*command, *made], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+            if done.returncode not in (0, 3, 4):  # 3 and 4: a target was missed, or it was not measured; the page says so
+                self._display.warning(f"holdfast evidence {made[0]}: {(done.stderr or done.stdout).strip()[-300:]}")
 
     # What role `evidence` tells.
 

@@ -52,7 +52,7 @@ def failed_over(lab):
 
 
 def west(lab, mode: str) -> str:
-    return f"https://{lab.hosts['lab-dr1']['address']}:{ {'cp': 5001, 'ap': 5002}[mode]}"
+    return f"https://{lab.hosts['lab-dr1']['address']}:{ {'cp': 5001, 'ap': 5002}[mode] }"
 
 
 def test_west_takes_over_from_a_region_without_power(lab, failed_over):
@@ -140,7 +140,7 @@ def test_check_mode_changes_nothing(lab):
 
 
 def test_promotion_without_a_fence_loses_writes_and_the_probe_says_so(lab, tmp_path: Path):
-    """The negative control: nobody closes east, which goes on acknowledging until it learns of the promotion. That takes under five seconds."""
+    """The negative control: nobody closes east, which goes on acknowledging until it learns of the promotion, in seconds."""
     wait_until_ready(lab)
     probe = [ROOT / ".venv/bin/python", "-m", "holdfast", "probe"]
     env = {"PYTHONPATH": str(ROOT / "app/src"), "PATH": "/usr/bin:/bin"}
@@ -168,6 +168,6 @@ def test_what_only_east_held_is_written_back(lab):
     """East acknowledged writes that west never saw. The way back finds them, stops, and on approval none of them is lost."""
     done, _ = runbook("dr_failback", to="east", confirm="east")
     assert done.returncode != 0 and "replay=safe" in done.stdout, done.stdout[-3000:]
-    done, record = runbook("dr_failback", to="east", confirm="east", replay="safe")
+    done, _ = runbook("dr_failback", to="east", confirm="east", replay="safe")
     assert done.returncode == 0, done.stdout[-4000:]
     wait_until_ready(lab)
