@@ -43,9 +43,10 @@ class Server(threading.Thread):
             self.asked += 1
             if self.silent:
                 continue
-            if self.stray:
-                self.link.sendto(self.answer(bytes([packet[0] ^ 1]) + packet[1:], ["127.9.9.9"]), peer)
             kind = struct.unpack(">H", packet[-4:-2])[0]
+            if self.stray:
+                other = bytes([packet[0] ^ 1]) + packet[1:]
+                self.link.sendto(self.answer(other, ["127.9.9.9"] if kind == 1 else ["::9"]), peer)
             self.link.sendto(self.answer(packet, self.addresses if kind == 1 else self.addresses6), peer)
 
     def answer(self, packet: bytes, addresses: list[str]) -> bytes:

@@ -145,7 +145,7 @@ def run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     said = (done.stderr + done.stdout).strip()
     if done.returncode != 0:
-        raise Refused(f"{' '.join(command[:2])} failed: {said}")
+        raise Refused(f"{command[0]} {command[-1]} failed: {said}")
     return said
 
 
@@ -161,6 +161,8 @@ def check(domain: str, config: str, zone: str) -> None:
         (candidate / "config").write_text(config)
         (candidate / "zones" / domain).write_text(zone)
         run("gdnsd", "-c", str(candidate), "-S", "checkconf")
+    except Refused as problem:
+        raise Refused(f"gdnsd does not take the new files, so nothing was changed. Correct dns_failover_* as it says. {problem}") from None
     finally:
         shutil.rmtree(candidate, ignore_errors=True)
 
@@ -193,12 +195,12 @@ def serve(given: dict[str, Any], check_mode: bool, active: Callable[[], bool] = 
     action = "replace" if config_file in landing.changed or not landing.changed else "reload-zones"
     try:
         if running:
-            run("gdnsdctl", action)
+            run("gdnsdctl", "-t", "20", action)
         loaded_file.write_text(loaded)
     except (Refused, OSError, subprocess.TimeoutExpired) as problem:
         landing.put_back()
         with contextlib.suppress(Refused, subprocess.TimeoutExpired):
-            run("gdnsdctl", action)
+            run("gdnsdctl", "-t", "20", action)
         raise Refused(
             f"{problem}. The files from before are back and the old answer stands. Run `journalctl -u gdnsd`, try again."
         ) from None
@@ -224,7 +226,7 @@ def main() -> None:
     except Refused as problem:
         module.fail_json(msg=str(problem))
     except OSError as problem:
-        what = f"{problem.filename or 'A file'} cannot be written ({problem.strerror}), so nothing was changed."
+        what = f"{problem.filename or f'A file in {GDNSD} or {HELD}'} cannot be written ({problem.strerror}), so nothing was changed."
         module.fail_json(msg=f"{what} Make room (`df -h /etc`), try again.")
     module.exit_json(**result)
 
