@@ -1,136 +1,11 @@
 """Role evidence and its callback plugin, by running small runbooks: the record is written however the run ends, and the lock holds."""
 
-import importlib.util
 import json
-import os
 import re
 import signal
-import socket
-import subprocess
-import time
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-OPERATOR = f"anna@{socket.gethostname()}"
-REASON = '{"reason": "a try of the framework"}'
-
-INVENTORY = """
-all:
-  vars:
-    evidence_directory: "{directory}/evidence"
-    evidence_lock_file: "{directory}/locks/{{{{ inventory_hostname }}}}/runbook.lock"
-    evidence_drills_allowed: "{{{{ drills | default(false) | bool }}}}"
-    evidence_lock_stale_seconds: 60
-    ansible_python_interpreter: "{{{{ ansible_playbook_python }}}}"
-  children:
-    region:
-      hosts:
-        one: {{ansible_connection: local}}
-        two: {{ansible_connection: local}}
-        dead: {{ansible_host: 127.0.0.1, ansible_port: 1, ansible_timeout: 2}}
-"""
-
-RUNBOOK = """
-- name: 1 Open
-  hosts: "{{ pattern | default('one:two') }}"
-  gather_facts: false
-  tags: always
-  tasks:
-    - ansible.builtin.import_role: {name: evidence, tasks_from: open}
-- name: 3 Confirm
-  hosts: one
-  gather_facts: false
-  tasks:
-    - ansible.builtin.import_role: {name: evidence, tasks_from: confirm}
-      vars: {evidence_name: east, evidence_plan: [nothing is lost]}
-- name: The region has moved
-  hosts: one
-  gather_facts: false
-  tasks:
-    - name: 5 Switch the region
-      block:
-        - name: Stop in a way that is put right
-          ansible.builtin.command: "false"
-          when: rescued | default(false) | bool
-        - name: Wait for the switch
-          ansible.builtin.command:
-            cmd: sh -c 'touch waiting; for i in $(seq "$0"); do sleep 0.1; test ! -e go || exit 0; done' {{ ticks | default(5) }}
-            chdir: "{{ inventory_dir }}"
-        - name: Stop it
-          ansible.builtin.command: "{{ 'false' if broken | default(false) | bool else 'true' }}"
-      rescue:
-        - name: Put it right
-          ansible.builtin.command: "true"
-          when: rescued | default(false) | bool
-        - name: Say that it failed
-          ansible.builtin.fail: {msg: start it again}
-          when: not rescued | default(false) | bool
-    - name: 6 Verify
-      block:
-        - ansible.builtin.import_role: {name: evidence, tasks_from: record}
-          vars: {evidence_facts: {serial: 7, redis_password: hunter2}, evidence_fault: {kind: power, at: "2026-11-28T00:00:00Z"}}
-    - name: 7 Release
-      block:
-        - name: Start what was stopped
-          ansible.builtin.command: "true"
-          when: false
-- name: 8 Close
-  hosts: "{{ pattern | default('one:two') }}"
-  gather_facts: false
-  tasks:
-    - ansible.builtin.import_role: {name: evidence, tasks_from: close}
-      vars: {evidence_measured: {rto_seconds: "{{ rto | default(3.5) | float }}", rpo_seconds: 0, lost_acked_writes: 0}}
-"""
-
-
-class Runs:
-    """A place with an inventory, a runbook and the evidence of its runs."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        (place / "runbooks").mkdir()
-        (place / "locks").mkdir()
-        (place / "hosts.yml").write_text(INVENTORY.format(directory=place))
-        (place / "runbooks/move.yml").write_text(RUNBOOK)
-        (place / "runbooks/other.yml").write_text(RUNBOOK)
-
-    def start(self, *arguments: str, runbook: str = "move", user: str = "anna", reason: str = REASON, confirm: str = "east"):
-        env = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-        env |= {"SUDO_USER": user, "ANSIBLE_NOCOLOR": "1"}
-        command = [str(ROOT / ".venv/bin/ansible-playbook"), f"{self.place}/runbooks/{runbook}.yml", "-i", f"{self.place}/hosts.yml"]
-        command += ["-e", reason, "-e", f"confirm={confirm}", *arguments]
-        return subprocess.Popen(
-            command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    def run(self, *arguments: str, **options: str) -> tuple[int, str]:
-        process = self.start(*arguments, **options)
-        said, _ = process.communicate(timeout=120)
-        return process.returncode, said
-
-    def records(self) -> list[dict]:
-        return [json.loads(path.read_text()) for path in sorted(self.place.glob("evidence/*/record.json"))]
-
-    def lock(self, host: str = "one") -> dict:
-        path = self.place / f"locks/{host}/runbook.lock"
-        return json.loads(path.read_text()) if path.exists() else {}
-
-    def hold(self, age: float, **lock: object) -> None:
-        """A lock that somebody left behind."""
-        path = self.place / "locks/one/runbook.lock"
-        path.parent.mkdir(exist_ok=True)
-        held = {"holder": OPERATOR, "runbook": "move", "run": "earlier", "pid": 2**22 + 1, "since": "then", "heartbeat": time.time() - age}
-        path.write_text(json.dumps(held | lock))
-
-    def until_it_waits(self, process) -> None:
-        for _ in range(300):
-            if (self.place / "waiting").exists():
-                return
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.1)
-        raise AssertionError("the run did not come to its fifth phase")
+from runs import OPERATOR, RUNBOOK, Runs
 
 
 @pytest.fixture
@@ -234,69 +109,6 @@ def test_a_run_whose_lock_was_taken_away_stops_before_it_goes_on(runs):
     assert runs.lock()["holder"] == "bert@elsewhere" and not runs.lock("two")
 
 
-def lock_module():
-    spec = importlib.util.spec_from_file_location("runbook_lock", ROOT / "roles/evidence/library/runbook_lock.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize(
-    ("age", "held", "wanted", "taken"),
-    [
-        (61, {}, {}, True),  # silent for longer than stale_seconds
-        (59, {}, {}, False),
-        (61, {}, {"stale_seconds": 0}, False),
-        (30, {}, {"take_over": "bert@elsewhere"}, True),
-        (30, {}, {"take_over": "carl@elsewhere"}, False),
-        (30, {}, {"over": "earlier"}, True),  # the role says so of the operator's own dead run
-        (30, {"run": "later"}, {"over": "earlier"}, False),
-        (30, {"run": "mine"}, {}, True),
-    ],
-)
-def test_who_may_take_the_lock(tmp_path, age, held, wanted, taken):
-    path = tmp_path / "runbook.lock"
-    there = {"holder": "bert@elsewhere", "runbook": "move", "run": "earlier", "pid": 1, "since": "then", "heartbeat": time.time() - age}
-    path.write_text(json.dumps(there | held))
-    asked = {"path": str(path), "state": "taken", "run": "mine", "runbook": "move", "holder": OPERATOR, "pid": 2}
-    result = lock_module().act({**asked, "stale_seconds": 60, "take_over": "", "over": "", **wanted}, False)
-    assert result["taken"] is taken and result["lock"]["holder"] == (OPERATOR if taken else "bert@elsewhere")
-    assert json.loads(path.read_text())["run"] == ("mine" if taken else (there | held)["run"])
-    assert result["taken_over"].get("run") == ("earlier" if taken and not held else None)
-
-
-def test_of_many_runs_that_take_the_lock_in_one_moment_one_has_it(tmp_path):
-    """The module as Ansible runs it, in processes of its own."""
-    command = [str(ROOT / ".venv/bin/python"), str(ROOT / "roles/evidence/library/runbook_lock.py")]
-    started = []
-    for number in range(6):
-        asked = {"path": f"{tmp_path}/runbook.lock", "state": "taken", "run": f"run-{number}", "holder": "anna", "stale_seconds": 60}
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": asked}))
-        process.stdin.close()
-        started.append(process)
-    said = [json.loads(process.stdout.read()) for process in started]
-    winners = [answer["lock"]["run"] for answer in said if answer["taken"]]
-    assert len(winners) == 1 and {answer["lock"]["run"] for answer in said} == set(winners)
-
-
-def test_a_damaged_lock_is_refused_and_can_be_taken_over(tmp_path):
-    path = tmp_path / "runbook.lock"
-    path.write_text("{")
-    asked = {
-        "path": str(path),
-        "state": "taken",
-        "run": "mine",
-        "runbook": "move",
-        "holder": "anna",
-        "pid": 2,
-        "stale_seconds": 60,
-        "over": "",
-    }
-    assert not lock_module().act({**asked, "take_over": ""}, False)["taken"]
-    assert lock_module().act({**asked, "take_over": "unknown"}, False)["taken"]
-
-
 def test_hosts_that_are_down_are_left_out_and_named(runs):
     code, said = runs.run("-e", "pattern=region")
     assert code == 4, said
@@ -333,6 +145,13 @@ def test_a_wrong_or_no_name_stops_before_the_switch(runs, confirm):
     [record] = runs.records()
     assert record["verdict"] == "failed" and [phase["number"] for phase in record["phases"]] == [1, 3]
     assert not runs.lock("one") and not runs.lock("two")
+
+
+@pytest.mark.parametrize(("typed", "code"), [("east", 0), ("eats", 2)])
+def test_the_operator_types_the_name(runs, typed, code):
+    ended, said = runs.at_a_terminal(typed)
+    assert ended == code and "nothing is lost" in said, said
+    assert runs.records()[0]["verdict"] == ("passed" if code == 0 else "failed")
 
 
 def test_a_drill_confirms_itself_and_must_reach_its_targets(runs):
