@@ -16,6 +16,7 @@ from holdfast.region import (
     superseded_by,
     to_fence,
     to_unfence,
+    with_last_heartbeat,
 )
 
 NAMES = ("a", "b", "c")
@@ -174,3 +175,12 @@ def test_lag_is_that_of_a_replica_only() -> None:
     assert replace(copy("a"), heartbeat_ms=3_000, clock_ms=2_000).lag_seconds == 0
     assert copy("a").lag_seconds is None
     assert replace(primary("a"), heartbeat_ms=1_000, clock_ms=3_500).lag_seconds is None
+
+
+def test_the_lag_goes_on_when_the_link_is_down() -> None:
+    down = replace(copy("a"), link="down", guard=None, clock_ms=100_000, link_down_seconds=5)
+    assert with_last_heartbeat(down, 90_000).lag_seconds == 10
+    assert with_last_heartbeat(down, None).lag_seconds == 65
+    assert with_last_heartbeat(replace(down, link_down_seconds=-1), None).lag_seconds is None
+    assert with_last_heartbeat(replace(down, heartbeat_ms=99_000), 90_000).lag_seconds == 1
+    assert with_last_heartbeat(primary("a", clock_ms=100_000), 90_000).lag_seconds is None
