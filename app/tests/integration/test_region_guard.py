@@ -182,8 +182,9 @@ def test_a_whole_region_that_was_off_serves_nothing_until_confirmed(regions: Reg
             codes.append(app.write("k", "after").code or "success")
 
     regions.west.kill_nodes()
+    for cable in regions.to_east.values():
+        cable.cut = True
     regions.fail_over(2)
-    regions.cut_regions()
     wait_for("noticed", lambda: app.write("k", "off").code == "no_quorum")
     thread = threading.Thread(target=hammer)
     thread.start()
