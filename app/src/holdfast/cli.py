@@ -154,7 +154,8 @@ def _region(arguments: argparse.Namespace) -> int:
     from .region_command import RegionCommand
 
     logs.configure("WARNING", {"mode": "region"}, sys.stderr)
-    return RegionCommand(loaded, Audit(*settings.load_audit(os.environ))).run(arguments)
+    audit = Audit(*settings.load_audit(os.environ))
+    return RegionCommand(loaded, audit, settings.load_listen(os.environ).port).run(arguments)
 
 
 def _hash_token(_arguments: argparse.Namespace) -> int:

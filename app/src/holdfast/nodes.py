@@ -251,22 +251,17 @@ class Nodes:
         """Where there is another region, a node that was started counts only once its present process was confirmed.
 
         No connection outlives a process, so what was seen holds for this connection, and ``send`` uses no other. Called
-        on the link's own thread.
+        on the link's own thread. A guard of before there was another region was never confirmed, and counts as it did.
         """
         if not self._settings.peers:
             return
-        if run_id == confirmed:
+        counts = confirmed in (run_id, b"")
+        if counts:
             self._confirmed[node] = self._links[node].generation
         else:
             self._confirmed.pop(node, None)
-        if self.guards.hold_back(node, run_id != confirmed):
-            event(
-                LOG,
-                logging.INFO if run_id == confirmed else logging.WARNING,
-                "GUARD_CONFIRMED",
-                node=node,
-                confirmed=run_id == confirmed,
-            )
+        if self.guards.hold_back(node, not counts):
+            event(LOG, logging.INFO if counts else logging.WARNING, "GUARD_CONFIRMED", node=node, confirmed=counts)
 
     def _breaker_changed(self, node: str) -> Callable[[State, State, str | None], None]:
         def changed(old: State, new: State, why: str | None) -> None:
@@ -281,6 +276,8 @@ class Nodes:
             self._connect_metric(node, failure is None)
             if failure is None:
                 event(LOG, logging.INFO, "DB_CONNECTED", node=node)
+                if self._settings.peers and self.breakers[node].allows():
+                    self._check(node, trial=False)  # nothing else is sent on this connection before
             else:
                 event(LOG, logging.WARNING, "DB_CONNECT_FAILURE", node=node, problem=failure[:300])
 

@@ -75,6 +75,25 @@ class Status:
         return guard if guard is not None and guard.region == region and guard.node == node else None
 
 
+#: How long a replica may take to notice that its primary is gone: Redis's default for repl-timeout.
+REPL_TIMEOUT_SEC = 60
+
+
+def with_last_heartbeat(status: Status, seen_ms: int | None) -> Status:
+    """A replica whose link is down shows no data, but its lag goes on. ``seen_ms``: the last heartbeat somebody saw
+    there.
+
+    If nobody did, the time since its link went down, and what it took to notice that, is the most that can have been
+    lost.
+    """
+    if status.role != "replica" or status.heartbeat_ms is not None or status.clock_ms is None:
+        return status
+    down = status.link_down_seconds
+    if seen_ms is None and down is not None and down >= 0:
+        seen_ms = status.clock_ms - (down + REPL_TIMEOUT_SEC) * 1000
+    return replace(status, heartbeat_ms=seen_ms)
+
+
 Statuses = Mapping[str, Status]
 
 

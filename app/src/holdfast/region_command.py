@@ -6,7 +6,9 @@ lines. Every command may be run again, also after a kill. Exit codes: ``Exit``.
 
 from __future__ import annotations
 
+import http.client
 import json
+import re
 import secrets
 import sys
 from argparse import Namespace
@@ -28,9 +30,11 @@ from .region import (
     superseded_by,
     to_fence,
     to_unfence,
+    with_last_heartbeat,
 )
 from .region_nodes import RegionNodes
 from .region_settle import settle_region
+from .region_watch import HEARTBEAT_METRIC
 from .repair_plan import Stopped
 from .settings import BootstrapSettings
 
@@ -46,7 +50,10 @@ class Exit(IntEnum):
 
 
 class RegionCommand:
-    def __init__(self, settings: BootstrapSettings, audit: Audit) -> None:
+    """``port``: of the instance in the same container, which may run."""
+
+    def __init__(self, settings: BootstrapSettings, audit: Audit, port: int) -> None:
+        self._port = port
         self._settings, self._audit, self._region = settings, audit, settings.region
         timeout = max(LOOK_SEC, settings.network_timeout_sec)
         self._own = RegionNodes(settings.nodes, settings.redis, timeout)
@@ -74,6 +81,9 @@ class RegionCommand:
 
     def _status(self, _arguments: Namespace) -> int:
         own, peers = self._look()
+        if any(s.role == "replica" and s.heartbeat_ms is None for s in own.values()):
+            seen = last_heartbeats(self._port)
+            own = {n: with_last_heartbeat(s, seen.get(n)) for n, s in own.items()}
         epochs = [s.guard.region_epoch for s in (*own.values(), *peers.values()) if s.guard is not None]
         shown = {"region": self._region, "epoch": max(epochs, default=0)}
         shown |= {"nodes": {n: _shown(s) for n, s in own.items()}, "peers": {n: _shown(s) for n, s in peers.items()}}
@@ -201,6 +211,20 @@ class RegionCommand:
         if words:
             _complain(words)
         return int(code)
+
+
+def last_heartbeats(port: int) -> dict[str, int]:
+    """What the running instance has seen (region_watch.py), in ms; nothing if none runs."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return {}
+    finally:
+        connection.close()
+    rows = re.findall(rf'^{HEARTBEAT_METRIC}{{node="([^"]+)"}} ([0-9.e+]+)$', text, re.M)
+    return {node: int(float(seconds) * 1000) for node, seconds in rows}
 
 
 def _complain(words: str) -> None:

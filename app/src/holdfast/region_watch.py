@@ -1,6 +1,7 @@
 """Each second: does the other region serve at a higher epoch? Run by every `serve` worker and by `replicate`.
 
-`serve` only looks at the other region, and lets the guard book know: from then on it answers *fenced*. `replicate` also
+`serve` looks at the other region, and lets the guard book know: from then on it answers *fenced*. On a standby it also
+remembers the heartbeats it saw, as a replica whose link is down shows no data. `replicate` also
 fences its own region's nodes with that epoch, confirms nodes that were started (region.may_confirm), writes the
 heartbeats by which a replica's lag is judged, and says in the audit log what became of its nodes.
 
@@ -23,7 +24,7 @@ from .guard import FENCED, MEMBER, PROMOTED, VOTING
 from .logs import LOG, event
 from .metrics import Metrics
 from .nodes import Nodes
-from .region import Status, may_confirm, superseded_by
+from .region import Status, may_confirm, superseded_by, with_last_heartbeat
 from .region_nodes import RegionNodes
 from .settings import Settings
 
@@ -31,6 +32,7 @@ LOOK_SEC = 1.0
 #: A heartbeat is left alone that is younger than this: several processes write it.
 HEARTBEAT_MS = 800
 _AUDITED = {FENCED: "REGION_FENCED", PROMOTED: "REGION_PROMOTED", MEMBER: "REGION_SETTLED"}
+HEARTBEAT_METRIC = "region_replication_heartbeat_timestamp_seconds"
 Notify = Callable[[str, dict[str, Any]], None]
 
 
@@ -40,12 +42,16 @@ class PeerWatch:
     def __init__(self, settings: Settings, nodes: Nodes) -> None:
         self._settings, self._nodes = settings, nodes
         self._peers = RegionNodes(settings.peers, settings.redis, settings.network_timeout_sec)
+        self._own = RegionNodes(settings.nodes, settings.redis, settings.network_timeout_sec)
+        #: The last heartbeat seen on each own node that is a replica, by its primary's clock in ms.
+        self._heartbeats: dict[str, int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="region", daemon=True)
 
     def start(self) -> None:
         if self._settings.peers:
             self._peers.start()
+            self._own.start()
             self._thread.start()
 
     def stop(self) -> None:
@@ -53,6 +59,7 @@ class PeerWatch:
         if self._settings.peers:
             self._thread.join(timeout=self._settings.network_timeout_sec + 1)
             self._peers.stop()
+            self._own.stop()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -63,8 +70,26 @@ class PeerWatch:
                 LOG.exception("REGION_WATCH_ERROR")
             self._stop.wait(max(0.1, LOOK_SEC - (time.monotonic() - began)))
 
+    def expose(self, metrics: Metrics) -> None:
+        """What `holdfast region status` asks a running instance for when a replica's link is down."""
+        metrics.per_node(
+            HEARTBEAT_METRIC,
+            "On a standby: the last heartbeat seen on the node, by the active region's clock; NaN if none was.",
+            lambda: {n: self._heartbeats.get(n, math.nan) / 1000 for n in self._settings.node_names},
+        )
+
     def _look(self) -> None:
-        self._learn(self._peers.ask().wait())
+        standby = self._nodes.guards.withheld() == "standby"
+        asked_own, asked_peers = self._own.ask() if standby else None, self._peers.ask()
+        if asked_own is not None:
+            self._remember(asked_own.wait())
+        self._learn(asked_peers.wait())
+
+    def _remember(self, own: dict[str, Status]) -> dict[str, Status]:
+        for node, status in own.items():
+            if status.role == "replica" and status.heartbeat_ms is not None:
+                self._heartbeats[node] = status.heartbeat_ms
+        return {n: with_last_heartbeat(s, self._heartbeats.get(n)) for n, s in own.items()}
 
     def _learn(self, peers: dict[str, Status]) -> tuple[int, str]:
         epoch, who = superseded_by(peers, self._settings.region)
@@ -78,14 +103,13 @@ class RegionWatch(PeerWatch):
 
     def __init__(self, settings: Settings, nodes: Nodes, metrics: Metrics, notify: Notify) -> None:
         super().__init__(settings, nodes)
-        self._own = RegionNodes(settings.nodes, settings.redis, settings.network_timeout_sec)
         self._notify = notify
         self._seen: dict[str, Status] = {}
         self._states: dict[str, str] = {}
         self._complaint = ""
         metrics.per_node(
             "region_replication_lag_seconds",
-            "On a standby: age of the newest heartbeat of the active region's node that came through; NaN unknown.",
+            "On a standby: age of the newest heartbeat of the active region's node that came through; NaN if none did.",
             lambda: {n: _or_nan(self._of(n).lag_seconds) for n in settings.node_names},
         )
         metrics.per_node(
@@ -99,23 +123,13 @@ class RegionWatch(PeerWatch):
             lambda: float(not nodes.guards.unsettled_epoch()),
         )
 
-    def start(self) -> None:
-        if self._settings.peers:
-            self._own.start()
-        super().start()
-
-    def stop(self) -> None:
-        super().stop()
-        if self._settings.peers:
-            self._own.stop()
-
     def _of(self, node: str) -> Status:
         return self._seen.get(node, Status(False, "not looked at yet"))
 
     def _look(self) -> None:
         asked_own, asked_peers = self._own.ask(), self._peers.ask()
         own, peers = asked_own.wait(), asked_peers.wait()
-        self._seen = own
+        self._seen = self._remember(own)
         self._say_what_became(own)
         epoch, who = self._learn(peers)
         self._fence(own, epoch, who)

@@ -87,6 +87,7 @@ class Runtime:
         self.breakers = BreakerAdmin(self.nodes, self._board, self.audit.record)
         self.nodes.on_tick = self.breakers.tick
         self._peers = PeerWatch(settings, self.nodes)
+        self._peers.expose(self.metrics)
         limit_key = derive_key(settings.secret_key, "holdfast limit counters 1")
         self.counts = LimitCounts(self.nodes, settings.mode, limit_key, settings.network_timeout_sec)
         self.metrics.computed(

@@ -21,6 +21,7 @@ _PLACEHOLDER = re.compile(r"<.*>|(change[-_ ]?me|secret|password|example|default
 ROLES = ("read", "write", "admin")
 MIN_SECRET_KEY = 32
 MIN_PASSWORD = 16
+DEFAULT_LISTEN = "0.0.0.0:8000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +244,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     secrets_dir = env.text("SECRETS_DIR", "/run/secrets")
     return Settings(
         mode=mode,
-        listen=env.address("LISTEN", "0.0.0.0:8000"),
+        listen=env.address("LISTEN", DEFAULT_LISTEN),
         region=env.name("REGION"),
         zone=env.name("ZONE"),
         nodes=nodes,
@@ -298,6 +299,11 @@ def load_bootstrap(environ: Mapping[str, str]) -> BootstrapSettings:
         max_clock_drift_ms=env.whole("MAX_CLOCK_DRIFT_MS", 500, 1, 3_600_000),
         redis=load_redis(environ),
     )
+
+
+def load_listen(environ: Mapping[str, str]) -> Address:
+    """Where the instance of the same container listens."""
+    return _Env(environ).address("LISTEN", DEFAULT_LISTEN)
 
 
 def load_pseudonymise(environ: Mapping[str, str]) -> bool:

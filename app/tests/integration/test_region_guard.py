@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from cluster import App, Cluster, wait_for
+from cluster import PASSWORD, App, Cluster, wait_for
 from regions import NAMES, Regions
 
 
@@ -50,7 +50,19 @@ def test_a_standby_starts_waits_and_notices_its_promotion(regions: Regions) -> N
     assert told["peers"]["db_g2"]["confirmed"] is True
     for cable in regions.cables.values():
         cable.cut = True
-    wait_for("the lag shows", lambda: not pulls.metric(lag) < 2)
+    wait_for("the lag shows", lambda: pulls.metric(lag) > 2)
+    for node in regions.east.nodes.values():  # the link is down: the node shows no data any more
+        node.client().config_set("masterauth", "wrong")
+        node.client().execute_command("CLIENT", "KILL", "TYPE", "master")
+    wait_for("no data", lambda: pulls.metric('region_replication_link_up{node="db_g1"}') == 0)
+    told = regions.east.region("status", LISTEN=f"127.0.0.1:{cp.port}")[1]["nodes"]["db_g1"]
+    assert (told["link"], told["state"]) == ("down", None)
+    assert 2 < told["lag_seconds"] < 30, "as the instance remembers it"
+    told = regions.east.region("status")[1]["nodes"]["db_g1"]
+    assert told["lag_seconds"] >= 60, "nobody remembers: the most it can be"
+    assert pulls.metric(lag) > 2
+    for node in regions.east.nodes.values():
+        node.client().config_set("masterauth", PASSWORD)
     for cable in regions.cables.values():
         cable.cut = False
     regions.in_step()
@@ -170,8 +182,9 @@ def test_a_whole_region_that_was_off_serves_nothing_until_confirmed(regions: Reg
             codes.append(app.write("k", "after").code or "success")
 
     regions.west.kill_nodes()
+    for cable in regions.to_east.values():
+        cable.cut = True
     regions.fail_over(2)
-    regions.cut_regions()
     wait_for("noticed", lambda: app.write("k", "off").code == "no_quorum")
     thread = threading.Thread(target=hammer)
     thread.start()
@@ -206,6 +219,18 @@ def test_a_whole_region_that_was_off_goes_on_if_the_other_was_not_promoted(regio
     code, _told, words = regions.west.region("confirm", "--epoch", "1", "--confirm", "west")
     assert code == 0, words
     wait_for("typed", lambda: app.read("k").status == 200, 5)
+
+
+def test_guards_of_before_there_was_another_region_count_and_are_confirmed(regions: Regions) -> None:
+    for node in regions.west.nodes.values():
+        node.client().hdel("holdfast:guard", "confirmed")
+    app = regions.west.run("serve", "cp")
+    assert wait_for("serves", lambda: app.write("k", "v").status == 200)
+    regions.west.run("replicate", "ap")
+    wait_for("confirmed", lambda: all(regions.west.guard(n).get("confirmed") for n in NAMES), 5)
+    regions.cut_regions()
+    restart(regions, *NAMES)
+    wait_for("waits from now on", lambda: reason(app) == "unconfirmed")
 
 
 def test_control_without_another_region_nodes_wait_for_nobody(cluster: Cluster) -> None:

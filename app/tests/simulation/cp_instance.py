@@ -12,7 +12,7 @@ from events import Events, Network
 from nodes import SimNode
 
 from holdfast.contract import TOMBSTONE, VALUE, NotDone, Query, Reply
-from holdfast.guard import RECOVERING, GuardBook
+from holdfast.guard import RECOVERING, GuardBook, unsettled
 from holdfast.registers import Read, Send, Verdict, Write
 from holdfast.repair_plan import Ask, Differs, Look, Seen, Step, Told
 from holdfast.tags import WriterIds
@@ -140,6 +140,9 @@ class Operation:
                     instance.names,
                     write_back="no write-back" not in instance.controls,
                     ask_members="vouching without asking" not in instance.controls,
+                    unsettled_epoch=0
+                    if "majority reads after a promotion" in instance.controls
+                    else unsettled(self.voters),
                 )
         else:
             kind = VALUE if self.kind == "write" else TOMBSTONE

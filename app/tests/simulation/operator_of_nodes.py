@@ -36,6 +36,10 @@ class Operator:
             self._run += 1
             self._busy = False
 
+    def retire(self) -> None:
+        """Another operator takes over before anything has happened."""
+        self._run, self._busy = self._run + 1, True
+
     def not_voting(self) -> list[str]:
         seen = {n: Seen(node.guard, not node.registers, node.run_id) for n, node in self.nodes.items()}
         voting = valid(seen, self.names, self.region, frozenset())

@@ -1,4 +1,4 @@
-"""Run seeds by hand: ``python tests/simulation/replay.py cp|ap SEED [CONTROL]`` prints a trace of one seed."""
+"""Run seeds by hand: ``python tests/simulation/replay.py cp|ap|promoted SEED [CONTROL]`` prints a trace of one seed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "unit"), str(HERE.parents[1] / "src
 def main() -> int:
     from ap_world import ApWorld
     from cp_world import CpWorld
+    from promoted_world import PromotedWorld
 
-    world = {"cp": CpWorld, "ap": ApWorld}[sys.argv[1]]
+    world = {"cp": CpWorld, "ap": ApWorld, "promoted": PromotedWorld}[sys.argv[1]]
     seed, controls = int(sys.argv[2]), frozenset(sys.argv[3:])
     began = time.monotonic()
     result = world(seed, controls, trace=True).run()

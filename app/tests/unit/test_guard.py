@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.guard import FENCED, MEMBER, RECOVERING, Guard, GuardBook
+from holdfast.guard import FENCED, MEMBER, PROMOTED, RECOVERING, Guard, GuardBook, replica_of_another
 
 NODES = ("a", "b", "c")
 
@@ -96,3 +96,49 @@ def test_guard_from_a_scripts_answer() -> None:
     assert Guard.from_fields([b"member", b"lab", b"a", b"1", b"2", b"i"]) == Guard("member", "lab", "a", 1, 2, "i")
     assert Guard.from_fields([b""] * 6) is None
     assert Guard.from_fields([b"member", b"lab", b"a", b"x", b"2", b"i"]) is None
+
+
+def test_promoted_copies_vote_and_are_unsettled_until_one_is_a_member() -> None:
+    made = book(*(guard(n, 2, 1, PROMOTED) for n in NODES))
+    assert set(made.voters()) == set(NODES)
+    assert made.unsettled_epoch() == 2
+    assert guard("a", 2, 1, PROMOTED).expectation()[5] == "promoted"
+    made.learn("a", guard("a", 2, 1))
+    assert made.unsettled_epoch() == 0
+    assert made.usable("b") is not None
+    assert book(guard("a"), guard("b"), guard("c")).unsettled_epoch() == 0
+    assert book(None, None, None).unsettled_epoch() == 0
+
+
+def test_replicas_and_copies_of_another_region_are_a_standby() -> None:
+    assert book(*(replica_of_another(n) for n in NODES)).withheld() == "standby"
+    assert book(*(replace(guard(n), region="elsewhere") for n in NODES)).withheld() == "standby"
+    assert book(replica_of_another("a"), guard("b"), guard("c")).withheld() is None
+    assert book(replica_of_another("a"), replica_of_another("b"), guard("c")).withheld() is None
+    assert book(None, None, None).withheld() is None
+
+
+def test_the_other_region_at_a_higher_epoch_fences() -> None:
+    made = book(*(guard(n, 2) for n in NODES))
+    assert not made.learn_peer_epoch(0)
+    made.learn_peer_epoch(2)
+    assert made.withheld() is None
+    assert made.learn_peer_epoch(3)
+    assert made.withheld() == "fenced"
+    assert made.usable("a") is None
+    for node in NODES:
+        made.learn(node, guard(node, 4, 1, PROMOTED))
+    assert made.withheld() is None
+    assert made.usable("a") is not None
+
+
+def test_a_node_that_waits_to_be_confirmed_does_not_count() -> None:
+    made = book(*(guard(n) for n in NODES))
+    assert made.hold_back("a", True)
+    assert not made.hold_back("a", True)
+    assert set(made.voters()) == {"b", "c"}
+    assert made.withheld() is None
+    made.hold_back("b", True)
+    assert (made.voters(), made.withheld(), made.usable("a")) == ({}, "unconfirmed", None)
+    made.hold_back("b", False)
+    assert made.withheld() is None

@@ -37,6 +37,12 @@ def test_defaults(env: dict[str, str]) -> None:
     assert loaded.secret_key == "0123456789abcdef" * 2
     assert loaded.max_value_bytes == 1048576
     assert not loaded.audit_pseudonymise
+    assert loaded.peers == {}
+
+
+def test_the_other_regions_nodes_bear_the_same_names(env: dict[str, str]) -> None:
+    peers = settings.load(env | {"PEER_NODES": "db_g2=o2:6379,db_g1=o1:6379"}).peers
+    assert {n: str(a) for n, a in peers.items()} == {"db_g1": "o1:6379", "db_g2": "o2:6379"}
 
 
 @pytest.mark.parametrize(
@@ -51,6 +57,11 @@ def test_defaults(env: dict[str, str]) -> None:
         ("NODES", "db_g1=h:1,db_g1=h:2"),
         ("NODES", "db_g1=h:1,db_g2=h:1"),
         ("NODES", "db_g1=h:99999"),
+        ("PEER_NODES", "db_g1"),
+        ("PEER_NODES", "db_g1=o1:6379"),
+        ("PEER_NODES", "db_g1=o1:6379,db_g3=o2:6379"),
+        ("PEER_NODES", "db_g1=o1:6379,db_g2=o1:6379"),
+        ("PEER_NODES", "db_g1=o1:6379,db_g2=h1:6379"),
         ("LOCAL_NODE", ""),
         ("LOCAL_NODE", "db_g9"),
         ("LISTEN", "8000"),

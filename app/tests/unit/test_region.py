@@ -1,0 +1,186 @@
+"""Which region may serve, from what nodes show (region.py): each rule, and what it must not allow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from holdfast.guard import FENCED, MEMBER, PROMOTED, RECOVERING, Guard
+from holdfast.region import (
+    RegionRefused,
+    Status,
+    fenced_at,
+    may_confirm,
+    promote_plan,
+    superseded_by,
+    to_fence,
+    to_unfence,
+    with_last_heartbeat,
+)
+
+NAMES = ("a", "b", "c")
+
+
+def primary(
+    node: str, region: str = "west", epoch: int = 1, state: str = MEMBER, confirmed: bool = True, **more: object
+) -> Status:
+    guard = Guard(state, region, node, epoch, 1, f"inc-{node}")
+    made = Status(True, guard=guard, run_id=f"run-{node}", confirmed=f"run-{node}" if confirmed else "an older run")
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def copy(node: str, region: str = "west", epoch: int = 1) -> Status:
+    return replace(primary(node, region, epoch), role="replica", link="up")
+
+
+AWAY = Status(False, "connect")
+WEST = {n: primary(n) for n in NAMES}
+EAST = {n: copy(n) for n in NAMES}
+LOOSE = {n: primary(n) for n in NAMES}  # east, after REPLICAOF NO ONE: still the guards of west
+
+
+def east(epoch: int = 2, state: str = PROMOTED) -> dict[str, Status]:
+    return {n: primary(n, "east", epoch, state) for n in NAMES}
+
+
+def test_only_another_region_that_votes_supersedes() -> None:
+    assert superseded_by(east(), "west")[0] == 2
+    assert superseded_by(east(3, MEMBER), "west")[0] == 3
+    for harmless in (EAST, LOOSE, east(2, RECOVERING), east(2, FENCED), dict.fromkeys(NAMES, AWAY)):
+        assert superseded_by(harmless, "west") == (0, "")
+
+
+def waits(*names: str) -> dict[str, Status]:
+    return {n: primary(n, confirmed=n not in names) for n in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("own", "peers", "confirmed"),
+    [
+        (waits("a"), {}, True),
+        (waits("a"), dict.fromkeys(NAMES, AWAY), True),
+        (waits("a", "b"), dict.fromkeys(NAMES, AWAY), False),
+        (waits("a", "b"), {}, False),
+        (waits(*NAMES), EAST, True),
+        (waits(*NAMES), {**EAST, "c": AWAY}, True),
+        (waits(*NAMES), {"a": EAST["a"], "b": AWAY, "c": AWAY}, False),
+        (waits(*NAMES), LOOSE, False),  # cut loose from us: a promotion may be under way
+        (waits(*NAMES), east(), False),
+        (waits("a"), east(), False),  # whatever the fellows say
+        (waits(*NAMES), {**EAST, "a": primary("a", "east", 2)}, False),
+        (waits(*NAMES), {**EAST, "a": primary("a", "east", 2, RECOVERING)}, True),
+        (waits(*NAMES), east(2, RECOVERING), False),
+        (waits(*NAMES), east(2, FENCED), False),  # it has served since we did
+        (waits(*NAMES), east(1, FENCED), True),
+        ({**waits("a"), "b": primary("b", epoch=2)}, {}, False),
+        ({**waits("a"), "b": AWAY}, {}, False),
+        ({**waits("a"), "a": primary("a", state=RECOVERING, confirmed=False)}, {}, False),
+        ({**waits("a"), "a": copy("a")}, {}, False),
+    ],
+)
+def test_who_is_confirmed(own: dict[str, Status], peers: dict[str, Status], confirmed: bool) -> None:
+    assert bool(may_confirm("a", own, peers, "west")) == confirmed
+
+
+def test_fence() -> None:
+    assert set(to_fence(WEST, "west", 2)) == set(NAMES)
+    assert to_fence({n: primary(n, epoch=2, state=FENCED) for n in NAMES}, "west", 2) == {}
+    assert set(to_fence({**WEST, "a": AWAY, "b": copy("b")}, "west", 2)) == {"c"}
+    for epoch in (0, 1):
+        with pytest.raises(RegionRefused):
+            to_fence(WEST, "west", epoch)
+    with pytest.raises(RegionRefused):
+        to_fence({n: primary(n, epoch=3, state=FENCED) for n in NAMES}, "west", 2)
+
+
+def fenced(epoch: int = 2, was: str = MEMBER) -> dict[str, Status]:
+    return {n: primary(n, epoch=epoch, state=FENCED, fenced_from=was) for n in NAMES}
+
+
+def test_unfence() -> None:
+    moves = to_unfence(fenced(), EAST, "west", 2, False)
+    assert {after.state for _, after in moves.values()} == {MEMBER}
+    assert {after.state for _, after in to_unfence(fenced(was=PROMOTED), EAST, "west", 2, False).values()} == {PROMOTED}
+    assert {after.state for _, after in to_unfence(fenced(was=RECOVERING), EAST, "west", 2, False).values()} == {
+        RECOVERING
+    }
+    assert fenced_at(fenced(), "west", 2) == list(NAMES)
+    assert to_unfence({**fenced(), "a": AWAY}, EAST, "west", 2, False).keys() == {"b", "c"}
+    assert to_unfence(fenced(), dict.fromkeys(NAMES, AWAY), "west", 2, True)
+    for own, peers, confirmed in (
+        (fenced(), east(), True),
+        (fenced(), dict.fromkeys(NAMES, AWAY), False),
+        (fenced(), LOOSE | {"a": primary("a", "east", 2, RECOVERING), "b": AWAY}, False),
+        (fenced(3), EAST, False),
+        ({**fenced(), "a": AWAY, "b": AWAY}, EAST, False),
+        (WEST, EAST, False),
+    ):
+        with pytest.raises(RegionRefused):
+            to_unfence(own, peers, "west", 2, confirmed)
+
+
+def plan(own: dict[str, Status], peers: dict[str, Status], *without: str, epoch: int = 2) -> object:
+    return promote_plan(own, peers, frozenset(without), "east", epoch)
+
+
+def test_a_promotion_goes_on_where_it_was_cut_off() -> None:
+    first = promote_plan(LOOSE, fenced(), frozenset(), "east", 2)
+    assert (set(first.mark), first.marked, first.done) == (set(NAMES), {}, False)
+    half = {**LOOSE, "a": primary("a", "east", 2, RECOVERING)}
+    again = promote_plan(half, fenced(), frozenset(), "east", 2)
+    assert (set(again.mark), set(again.marked)) == ({"b", "c"}, {"a"})
+    late = {**east(2, RECOVERING), "a": primary("a", "east", 2, PROMOTED)}
+    assert set(promote_plan(late, fenced(), frozenset(), "east", 2).marked) == {"b", "c"}
+    assert promote_plan(east(), fenced(), frozenset(), "east", 2).done
+    healing = {**east(2, MEMBER), "a": primary("a", "east", 2, RECOVERING)}
+    done = promote_plan(healing, fenced(), frozenset(), "east", 2)
+    assert (done.done, done.mark, done.marked) == (True, {}, {}), "a node that is being healed is left alone"
+    assert set(promote_plan({**LOOSE, "a": AWAY}, fenced(), frozenset({"a"}), "east", 2).mark) == {"b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("own", "peers", "without", "epoch", "cure"),
+    [
+        (EAST, fenced(), (), 2, "REPLICAOF NO ONE"),
+        ({**LOOSE, "a": AWAY}, fenced(), (), 2, "--without a"),
+        ({**LOOSE, "a": AWAY}, fenced(), ("a", "b"), 2, "2 are needed"),
+        (LOOSE, fenced(), (), 1, "use 2"),
+        (LOOSE, WEST, (), 1, "use 2"),
+        (LOOSE, {n: primary(n, epoch=2) for n in NAMES}, (), 2, "use 3"),
+        (LOOSE, fenced(4), (), 3, "use 4"),
+        ({n: primary(n, epoch=3, state=FENCED) for n in NAMES}, {}, (), 2, "use 4"),
+        ({**LOOSE, "a": primary("a", trouble="loading")}, {}, (), 2, "loading"),
+        ({**LOOSE, "a": primary("a", guard=None)}, {}, (), 2, "no guard"),
+        ({**LOOSE, "a": primary("b")}, {}, (), 2, "copy of b"),
+        ({**LOOSE, "a": primary("a", "north")}, {}, (), 2, "several regions"),
+        ({**LOOSE, "a": primary("a", "east", 1)}, {}, (), 2, "own"),
+        (east(2, FENCED), {}, (), 2, "over"),
+    ],
+)
+def test_a_promotion_refuses_and_names_the_cure(
+    own: dict[str, Status], peers: dict[str, Status], without: tuple[str, ...], epoch: int, cure: str
+) -> None:
+    with pytest.raises(RegionRefused, match=cure):
+        plan(own, peers, *without, epoch=epoch)
+
+
+def test_the_old_region_fenced_at_the_very_epoch_is_no_obstacle() -> None:
+    copies = {n: primary(n, epoch=2, state=FENCED) for n in NAMES}
+    assert set(promote_plan(copies, fenced(), frozenset(), "east", 2).mark) == set(NAMES)
+
+
+def test_lag_is_that_of_a_replica_only() -> None:
+    assert replace(copy("a"), heartbeat_ms=1_000, clock_ms=3_500).lag_seconds == 2.5
+    assert replace(copy("a"), heartbeat_ms=3_000, clock_ms=2_000).lag_seconds == 0
+    assert copy("a").lag_seconds is None
+    assert replace(primary("a"), heartbeat_ms=1_000, clock_ms=3_500).lag_seconds is None
+
+
+def test_the_lag_goes_on_when_the_link_is_down() -> None:
+    down = replace(copy("a"), link="down", guard=None, clock_ms=100_000, link_down_seconds=5)
+    assert with_last_heartbeat(down, 90_000).lag_seconds == 10
+    assert with_last_heartbeat(down, None).lag_seconds == 65
+    assert with_last_heartbeat(replace(down, link_down_seconds=-1), None).lag_seconds is None
+    assert with_last_heartbeat(replace(down, heartbeat_ms=99_000), 90_000).lag_seconds == 1
+    assert with_last_heartbeat(primary("a", clock_ms=100_000), 90_000).lag_seconds is None
