@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from pathlib import Path
 
 import pytest
 from runs import OPERATOR, RUNBOOK, Runs
