@@ -99,3 +99,17 @@ def test_a_vault_that_cannot_be_opened_is_left_alone(mine):
     (mine / "other").write_text("another password\n")
     done = make(mine, password="other")
     assert done.returncode != 0 and "vault" in (done.stdout + done.stderr).lower() and place.read_bytes() == before
+
+
+def test_nothing_is_asked_of_a_host_with_a_vault_that_cannot_be_opened(mine):
+    """preflight.yml changes nothing, and this machine plays the host. The control is the right password, with which it goes on."""
+    assert make(mine).returncode == 0
+    (mine / "other").write_text("another password\n")
+    inventory, host = f"{mine}/inventories/mine", "a1.east.example.net"
+    look = ("ansible-playbook", "playbooks/preflight.yml", "-i", inventory, "--limit", host, "-c", "local")
+    refused = run(mine, *look, password="other")
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0 and "ok: [" not in said, said[-2000:]
+    assert "Decryption failed" in said and "vault" in said, said[-2000:]
+    opened = run(mine, *look)
+    assert "TASK [Read the host's facts]" in opened.stdout and "Decryption failed" not in opened.stdout + opened.stderr
