@@ -1,6 +1,8 @@
-"""What several scenarios need: a user's environment, clients that write and read through an edge, and waiting for the zones."""
+"""What several scenarios need: playbook runs as a user's, clients that write and read through an edge, and waiting for the zones."""
 
+import json
 import os
+import subprocess
 import threading
 import time
 import uuid
@@ -10,6 +12,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Molecule sets Ansible up for itself; the commands under test shall run as a user's would.
 USERS_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
+
+
+def play(
+    playbook: str | Path, *arguments: str, variables: dict[str, object] | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a playbook on the lab, as a user would."""
+    given = ["-e", json.dumps(variables)] if variables else []
+    command = [ROOT / ".venv/bin/ansible-playbook", playbook, "-i", "inventories/lab", *arguments, *given]
+    return subprocess.run(command, cwd=ROOT, env=USERS_ENVIRONMENT | environment, capture_output=True, text=True)
 
 
 def wait_until_ready(lab) -> None:

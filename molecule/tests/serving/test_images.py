@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import yaml
-from clients import ROOT, USERS_ENVIRONMENT
+from clients import ROOT, play
 
 IMAGES = {"app": "app_cp_1", "redis_node": "db_g1", "edge": "edge"}
 LOCKED = ROOT / ".lab" / "images.lock.yml"
@@ -61,13 +61,7 @@ def check(tmp_path):
         playbook = tmp_path / "check.yml"
         playbook.write_text(CHECK)
         given = {"images_checked": {"name": "derived", "reference": reference}, "images_sbom_directory": str(tmp_path), **variables}
-        return subprocess.run(
-            [ROOT / ".venv/bin/ansible-playbook", playbook, "-i", "inventories/lab", "-e", json.dumps(given)],
-            cwd=ROOT,
-            env=USERS_ENVIRONMENT | {"ANSIBLE_ROLES_PATH": str(ROOT / "roles")},
-            capture_output=True,
-            text=True,
-        )
+        return play(playbook, variables=given, ANSIBLE_ROLES_PATH=str(ROOT / "roles"))
 
     return run
 

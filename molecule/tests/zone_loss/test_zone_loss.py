@@ -7,7 +7,7 @@ import time
 import uuid
 
 import pytest
-from clients import ROOT, USERS_ENVIRONMENT, Client, wait_until_ready
+from clients import ROOT, USERS_ENVIRONMENT, Client, play, wait_until_ready
 
 SECONDS_WITHOUT = 6
 
@@ -46,13 +46,7 @@ def test_other_zones_go_on_without_any_one(lab, serving_name, repaired):
 def test_playbook_names_the_host_that_is_down_and_finishes_the_others(lab, repaired):
     down, *others = lab.serving
     docker("kill", down)
-    done = subprocess.run(
-        [ROOT / ".venv/bin/ansible-playbook", "playbooks/site.yml", "-i", "inventories/lab"],
-        cwd=ROOT,
-        env=USERS_ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
+    done = play("playbooks/site.yml")
     assert done.returncode == 4, done.stdout[-3000:]
     recap = {m[1]: m for m in re.finditer(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", done.stdout, re.M)}
     assert recap[down][4] == "1"
