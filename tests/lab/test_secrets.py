@@ -99,3 +99,14 @@ def test_a_vault_that_cannot_be_opened_is_left_alone(mine):
     (mine / "other").write_text("another password\n")
     done = make(mine, password="other")
     assert done.returncode != 0 and "vault" in (done.stdout + done.stderr).lower() and place.read_bytes() == before
+
+
+def test_no_playbook_starts_with_a_vault_that_cannot_be_opened(mine):
+    """Not even its list of hosts; the control is the right password."""
+    assert make(mine).returncode == 0
+    (mine / "other").write_text("another password\n")
+    site = ("ansible-playbook", "playbooks/site.yml", "-i", f"{mine}/inventories/mine", "--list-hosts")
+    refused = run(mine, *site, password="other")
+    assert refused.returncode != 0 and "play #1" not in refused.stdout, refused.stdout[-2000:]
+    assert "Decryption failed" in refused.stderr and "vault.yml" in refused.stderr, refused.stderr[-2000:]
+    assert "play #1" in run(mine, *site).stdout
