@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import socket
 import ssl
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ from ansible.module_utils.basic import AnsibleModule
 DOCUMENTATION = """
 module: verify_host
 short_description: What the checklist asks of a host, seen from inside
-description: Changes nothing. A check that cannot be made fails, with the reason as evidence.
+description: Changes nothing but a line in the audit log. A check that cannot be made fails, with the reason as evidence.
 options:
   keeps_time: {type: bool, required: true, description: Whether the host sets its own clock.}
+  owns_kernel: {type: bool, required: true, description: Whether the host has a kernel of its own.}
 author: Holdfast
 """
-EXAMPLES = "- verify_host: {keeps_time: true}"
+EXAMPLES = "- verify_host: {keeps_time: true, owns_kernel: true}"
 RETURN = """
 items: {type: list, returned: always, description: "Dictionaries with section, item, passed and evidence."}
 """
@@ -31,6 +34,11 @@ SECRETS = ("/etc/holdfast/app/secrets/*", "/etc/holdfast/redis/*/secrets/*")
 PLACEHOLDER = re.compile(r"change.?me|placeholder|example|^secret|^password", re.IGNORECASE)
 #: A request's deadline should be this many round trips between zones, for it may need two phases and a flush to disk.
 ROUND_TRIPS = 4
+AUDIT_LOG = Path("/var/log/holdfast/audit.jsonl")
+AUDIT_RULES = Path("/etc/audit/rules.d/60-holdfast.rules")
+AUDITED_WITHIN_SEC = 10
+#: A token that the look from outside made up is not older than this.
+RECENT_SEC = 120
 
 
 class Unknown(Exception):
@@ -50,8 +58,8 @@ def output(*command: str) -> str:
 class Host:
     """Each public method is a check: (passed, evidence). ``None`` for passed: does not apply here."""
 
-    def __init__(self, keeps_time: bool) -> None:
-        self.keeps_time = keeps_time
+    def __init__(self, keeps_time: bool, owns_kernel: bool) -> None:
+        self.keeps_time, self.owns_kernel = keeps_time, owns_kernel
         self.containers: list[dict[str, Any]] = []
         self.inspected = "[]"
         if Path("/usr/bin/docker").exists() and (names := output("docker", "ps", "--quiet").split()):
@@ -243,6 +251,51 @@ class Host:
         path, days = min(found.items(), key=lambda entry: entry[1])
         return days >= 7, f"{path} ends first, in {days} days"
 
+    def audit_log(self) -> tuple[bool | None, str]:
+        """A sudo command of this moment, with a mark of its own, is in the file within some seconds."""
+        mark = f"holdfast-verify-{secrets.token_hex(8)}"
+        output("sudo", "--non-interactive", "--user", "nobody", "/bin/true", mark)
+        started = time.monotonic()
+        while time.monotonic() - started < AUDITED_WITHIN_SEC:
+            if any(mark in line for line in _tail(AUDIT_LOG)):
+                mode = AUDIT_LOG.stat().st_mode & 0o777
+                if mode != 0o640:
+                    return False, f"{AUDIT_LOG} has mode {mode:o}, not 640"
+                return True, f"a sudo command was in {AUDIT_LOG} after {time.monotonic() - started:.1f} s"
+            time.sleep(0.2)
+        return False, f"a sudo command was not in {AUDIT_LOG} after {AUDITED_WITHIN_SEC} s"
+
+    def audited_refusals(self) -> tuple[bool | None, str]:
+        """The look from outside came with a made-up token a moment ago; that must be on record."""
+        if self._setting("NODES") is None:
+            return None, "no service"
+        started = time.monotonic()
+        while time.monotonic() - started < AUDITED_WITHIN_SEC:
+            for line in reversed(_tail(AUDIT_LOG)):
+                if '"AUTHENTICATION_FAILURE"' in line:
+                    age = datetime.now(UTC) - datetime.fromisoformat(json.loads(line)["ts"])
+                    if age.total_seconds() < RECENT_SEC:
+                        return True, f"a refused token is in {AUDIT_LOG}, {age.total_seconds():.0f} s old"
+                    break
+            time.sleep(0.5)
+        return False, f"no token refused within {RECENT_SEC} s is in {AUDIT_LOG}"
+
+    def kernel_audit(self) -> tuple[bool | None, str]:
+        wanted = [line for line in AUDIT_RULES.read_text().splitlines() if line.startswith("-a ")]
+        if not self.owns_kernel:
+            return False, f"nothing is recorded: the kernel is another system's; {len(wanted)} rules are written, none is loaded"
+        loaded = [line for line in output("auditctl", "-l").splitlines() if "holdfast_" in line]
+        if output("systemctl", "is-active", "auditd").strip() != "active" or "enabled 0" in output("auditctl", "-s"):
+            return False, "auditd does not run"
+        return len(loaded) == len(wanted), f"{len(loaded)} of {len(wanted)} rules are in the kernel"
+
+
+def _tail(path: Path) -> list[str]:
+    """The last lines, some hundred at least."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 262144))
+        return file.read().decode(errors="replace").splitlines()
+
 
 #: section, item, check; in the order of the table.
 CHECKS = [
@@ -254,6 +307,9 @@ CHECKS = [
     ("Security", "SSH takes keys only, not root's", Host.ssh),
     ("Security", "Security updates install themselves", Host.updates),
     ("Security", "Certificates are in time", Host.certificates),
+    ("Security", "Logins and sudo reach the host's audit log", Host.audit_log),
+    ("Security", "Refused tokens reach the host's audit log", Host.audited_refusals),
+    ("Security", "The kernel records changes of rights and settings", Host.kernel_audit),
     ("Configuration", "NETWORK_TIMEOUT_SEC fits the network", Host.network_timeout),
     ("Configuration", "MAX_STALENESS_MS is decided", Host.staleness),
     ("Configuration", "LOG_LEVEL is WARNING or ERROR", Host.log_level),
@@ -278,9 +334,10 @@ def run(host: Host) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={"keeps_time": {"type": "bool", "required": True}}, supports_check_mode=True)
+    flags = ("keeps_time", "owns_kernel")
+    module = AnsibleModule(argument_spec={name: {"type": "bool", "required": True} for name in flags}, supports_check_mode=True)
     try:
-        host = Host(module.params["keeps_time"])
+        host = Host(*(module.params[name] for name in flags))
     except (Unknown, ValueError) as problem:
         module.fail_json(msg=f"the host's containers cannot be read: {problem}")
         return

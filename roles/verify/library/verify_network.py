@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import http.client
@@ -27,6 +28,7 @@ options:
   admin_networks: {type: list, elements: str, required: true, description: From where it takes SSH.}
   ssh_port: {type: int, required: true, description: Its SSH port.}
   edge_ports: {type: list, elements: int, required: true, description: Ports of its edge; empty where it has none.}
+  registry_port: {type: int, required: true, description: Port of its image registry; 0 where it has none.}
   server_name: {type: str, required: true, description: Name in the edge's certificate.}
   ca_file: {type: str, required: true, description: "The CA's certificate, on the host that looks."}
 author: Holdfast
@@ -38,6 +40,7 @@ EXAMPLES = """
     admin_networks: [192.0.2.0/24]
     ssh_port: 22
     edge_ports: []
+    registry_port: 0
     server_name: a1.example.net
     ca_file: /etc/ssl/ca.pem
 """
@@ -130,7 +133,7 @@ def old_client(**settings: Any) -> ssl.SSLContext:
     return context
 
 
-def edge_tls(given: dict[str, Any]) -> tuple[bool, str]:
+def tls(given: dict[str, Any], ports: list[int]) -> tuple[bool, str]:
     good = ssl.create_default_context(cafile=given["ca_file"])
     bad = {
         "TLS 1.0": old_client(lowest=ssl.TLSVersion.TLSv1, highest=ssl.TLSVersion.TLSv1),
@@ -138,13 +141,30 @@ def edge_tls(given: dict[str, Any]) -> tuple[bool, str]:
         "CBC ciphers": old_client(ciphers="AES128-SHA:AES256-SHA:ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0"),
     }
     accepted = []
-    for port in given["edge_ports"]:
+    for port in ports:
         version = handshake(given["address"], port, good, given["server_name"])
         for name, context in bad.items():
             with contextlib.suppress(OSError):
                 handshake(given["address"], port, context, given["server_name"])
                 accepted.append(f"{port} takes {name}")
     return not accepted, "; ".join(accepted) or f"{version}, verified; refuses {', '.join(bad)}"
+
+
+def edge_tls(given: dict[str, Any]) -> tuple[bool, str]:
+    return tls(given, given["edge_ports"])
+
+
+def registry_tls(given: dict[str, Any]) -> tuple[bool, str]:
+    return tls(given, [given["registry_port"]])
+
+
+def registry_password(given: dict[str, Any]) -> tuple[bool, str]:
+    made_up = {"Authorization": "Basic " + base64.b64encode(b"holdfast:0123456789abcdef").decode()}
+    statuses = {
+        kind: ask(given, given["registry_port"], "/v2/_catalog", headers)
+        for kind, headers in {"without a password": {}, "with a made-up password": made_up}.items()
+    }
+    return set(statuses.values()) == {401}, ", ".join(f"{what}: {status}" for what, status in statuses.items())
 
 
 def ask(given: dict[str, Any], port: int, path: str, headers: dict[str, str]) -> int:
@@ -178,7 +198,7 @@ def edge_health(given: dict[str, Any]) -> tuple[bool, str]:
 
 
 def main() -> None:
-    kinds = {"address": "str", "ssh_port": "int", "server_name": "str", "ca_file": "str"}
+    kinds = {"address": "str", "ssh_port": "int", "registry_port": "int", "server_name": "str", "ca_file": "str"}
     lists = {"openings": "dict", "admin_networks": "str", "edge_ports": "int"}
     module = AnsibleModule(
         argument_spec={
@@ -193,6 +213,11 @@ def main() -> None:
             ("Security", "The edge speaks TLS 1.2 or newer, strong ciphers only", edge_tls),
             ("Security", "The edge refuses who has no token", edge_tokens),
             ("High availability", "The zone's edge is ready on both faces", edge_health),
+        ]
+    if module.params["registry_port"]:
+        checks += [
+            ("Security", "The registry speaks TLS 1.2 or newer, strong ciphers only", registry_tls),
+            ("Security", "The registry refuses who has no password", registry_password),
         ]
     items = []
     for section, item, check in checks:
