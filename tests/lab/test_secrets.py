@@ -101,12 +101,15 @@ def test_a_vault_that_cannot_be_opened_is_left_alone(mine):
     assert done.returncode != 0 and "vault" in (done.stdout + done.stderr).lower() and place.read_bytes() == before
 
 
-def test_no_playbook_starts_with_a_vault_that_cannot_be_opened(mine):
-    """Not even its list of hosts; the control is the right password."""
+def test_nothing_is_asked_of_a_host_with_a_vault_that_cannot_be_opened(mine):
+    """preflight.yml changes nothing, and this machine plays the host. The control is the right password, with which it goes on."""
     assert make(mine).returncode == 0
     (mine / "other").write_text("another password\n")
-    site = ("ansible-playbook", "playbooks/site.yml", "-i", f"{mine}/inventories/mine", "--list-hosts")
-    refused = run(mine, *site, password="other")
-    assert refused.returncode != 0 and "play #1" not in refused.stdout, refused.stdout[-2000:]
-    assert "Decryption failed" in refused.stderr and "vault.yml" in refused.stderr, refused.stderr[-2000:]
-    assert "play #1" in run(mine, *site).stdout
+    inventory, host = f"{mine}/inventories/mine", "a1.east.example.net"
+    look = ("ansible-playbook", "playbooks/preflight.yml", "-i", inventory, "--limit", host, "-c", "local")
+    refused = run(mine, *look, password="other")
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0 and "ok: [" not in said, said[-2000:]
+    assert "Decryption failed" in said and "vault" in said, said[-2000:]
+    opened = run(mine, *look)
+    assert "TASK [Read the host's facts]" in opened.stdout and "Decryption failed" not in opened.stdout + opened.stderr
