@@ -11,8 +11,12 @@ import pytest
 from clients import Client, Disks, play, wait_until_ready
 
 HOSTS = "playbooks/hosts.yml"
-#: What listens anywhere in the lab.
-PORTS = (22, 5000, 5001, 5002, 6379, 8000, 8404)
+#: What listens anywhere in the lab, and where.
+EDGE, NODE, REGISTRY, NAMES, INSIDE = (5001, 5002), (6379, 6380, 6381), 5000, 53, (8000, 8404)
+PORTS = (22, NAMES, REGISTRY, *EDGE, *NODE, *INSIDE)
+NAME_SERVERS = {"lab-ops1", "lab-dr1"}
+#: The standby region's one host has a node for each zone of the other.
+NODES = {"lab-a1": {6379}, "lab-b1": {6379}, "lab-c1": {6379}, "lab-dr1": {6379, 6380, 6381}}
 
 
 def connects(address: str, port: int, seconds: float = 2.0) -> bool:
@@ -33,16 +37,11 @@ def table(lab, name: str, table_name: str = "holdfast") -> str:
     return lab.host(name).run(f"nft list table inet {table_name}").stdout
 
 
-def may_reach(lab, source: str | None, target: str, port: int) -> bool:
-    """What the README of role firewall and the inventory promise; ``None`` is the control machine."""
-    zones = [name for name in (source, target) if name in lab.serving]
-    return {
-        22: source is None,
-        5000: not lab.hosts[target]["zone"],
-        5001: target in lab.serving,
-        5002: target in lab.serving,
-        6379: len(zones) == 2 and lab.hosts[source]["region"] == lab.hosts[target]["region"],
-    }.get(port, False)
+def may_reach(source: str | None, target: str, port: int) -> bool:
+    """What architecture and inventory promise; ``None`` is the control machine."""
+    if port in NODE:
+        return source in NODES and port in NODES.get(target, set())
+    return {22: source is None, NAMES: target in NAME_SERVERS, REGISTRY: target not in NODES}.get(port, port in EDGE and target in NODES)
 
 
 def seen_from(lab, source: str | None) -> set[tuple[str, int]]:
@@ -61,9 +60,7 @@ def seen_from(lab, source: str | None) -> set[tuple[str, int]]:
 def test_who_reaches_what(lab):
     """From everybody, to everybody, on every port that something listens on: open is what must be, and nothing else."""
     for source in [None, *lab.hosts]:
-        wanted = {
-            (name, port) for name, port in itertools.product(lab.hosts, PORTS) if name != source and may_reach(lab, source, name, port)
-        }
+        wanted = {(name, port) for name, port in itertools.product(lab.hosts, PORTS) if name != source and may_reach(source, name, port)}
         assert seen_from(lab, source) == wanted, f"from {source or 'the control machine'}"
 
 
