@@ -15,6 +15,8 @@ from .report import Problem
 
 PORTS = {"cp": 5001, "ap": 5002}
 SETTLE_SECONDS = 20.0
+#: What an edge of a region that is not the active one says of itself.
+CLOSED = ("standby", "fenced", "unconfirmed", "no answer")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def active_region(lab: Lab) -> str:
     found = all_edges(lab)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         said = list(pool.map(lambda edge: health(edge, "cp"), found))
-    open_regions = [edge.region for edge, state in zip(found, said, strict=True) if state not in ("fenced", "no answer")]
+    open_regions = [edge.region for edge, state in zip(found, said, strict=True) if state not in CLOSED]
     return open_regions[0] if open_regions else lab.active_at_first
 
 
@@ -102,10 +104,10 @@ def run(lab: Lab) -> str:
 
 
 def health(edge: Edge, mode: str) -> str:
-    """`ready`, the stable code of what is wrong, or `no answer`."""
+    """`ready`, the reason why not, or `no answer`."""
     try:
         status, answer = ask(edge, mode, "GET", "/health", role="read")
     except OSError:
         return "no answer"
     error = answer.get("error")
-    return "ready" if status == 200 else str(error.get("code", status) if isinstance(error, dict) else status)
+    return "ready" if status == 200 else str(answer.get("reason") or (error.get("code", status) if isinstance(error, dict) else status))

@@ -24,6 +24,7 @@ import getpass
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -221,8 +222,15 @@ class CallbackModule(CallbackBase):
         if self.locked:
             self._free()
             self._write(causes)
+        self._stop_client()
         self._pages()
         self._display.display(f"\nEvidence: {self.place} (verdict: {json.loads(self.place.read_text())['verdict']})")
+
+    def _stop_client(self) -> None:
+        """A drill that failed before its end leaves its client running."""
+        if self.place and self.record["drill"]:
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int((self.place.parent / "probe.pid").read_text()), signal.SIGTERM)
 
     def _pages(self) -> None:
         """A drill's page beside its record, with what its client saw, and the index over all runs."""
