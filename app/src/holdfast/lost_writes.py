@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from .errors import SettingsError
 
 STDOUT = "-"
+_FIELDS = {"face", "key", "kind", "value", "version", "class", "there"}
 
 
 class LostFile:
@@ -52,11 +53,13 @@ class LostFile:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """The last line of a whole file. Raises SettingsError."""
+    """The last line of a whole file. Raises SettingsError, also if any other line cannot be used."""
     last, count = b"", 0
     try:
         with path.open("rb") as lines:
             for line in lines:
+                if count and not set(_parsed(last)) >= _FIELDS:
+                    raise SettingsError(f"{path}: line {count} is damaged: fetch it or compare again")
                 last, count = line, count + 1
     except OSError as problem:
         raise SettingsError(f"{path}: cannot be read ({problem.strerror})") from None

@@ -5,7 +5,7 @@ Of each key the old region's largest version is judged against the serving regio
 
 - *same*: the serving region has it.
 - *superseded*: it has a larger version of before the promotion, or it had this one and wrote over it. Nothing is lost.
-- *moot*: a delete, and the serving region has no value either.
+- *moot*: a delete, and the serving region has no value either; or the very value was written again since.
 - *safe*: it has less, and nothing of the key since the promotion: an ordinary write restores it.
 - *conflict*: it has a version of its own epoch, and may never have had the old one. Whoever wrote that cannot have seen
   the old value, so no order between the two is right by itself: a person decides. A key that is gone counts as such
@@ -65,6 +65,7 @@ class Judged:
     old: Held
     nodes: tuple[str, ...]
     there: Held | None
+    there_node: str
     acknowledged: bool
 
     @property
@@ -86,7 +87,8 @@ def judge(face: str, old: Mapping[str, Held], there: Mapping[str, Held], serving
     if verdict == CONFLICT and epoch_of(theirs.version if theirs else "") >= serving.epoch:
         missing = list(old.values())
     acknowledged = face == AP or len(missing) + silent >= majority(len(serving.names))
-    return Judged(verdict, mine, nodes, theirs, acknowledged)
+    there_node = next((n for n, h in there.items() if theirs is not None and h.version == theirs.version), "")
+    return Judged(verdict, mine, nodes, theirs, there_node, acknowledged)
 
 
 def _verdict(face: str, mine: Held, theirs: Held | None, gone: set[str], serving: Serving) -> str:

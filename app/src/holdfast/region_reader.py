@@ -16,8 +16,9 @@ from hashlib import blake2b
 from typing import Any
 
 from . import scripts
+from .contract import TOMBSTONE
 from .link import Answer, Command, NodeLink, Outcome
-from .region_compare import MOOT, SAME, SUPERSEDED, Held, Judged, Plan, judge
+from .region_compare import CONFLICT, MOOT, SAME, SUPERSEDED, Held, Judged, Plan, judge
 from .scripts import Script
 from .settings import Address, RedisAccess
 
@@ -217,7 +218,18 @@ class Comparison:
                 if held[0] != judged.old.version.encode():
                     self.unread[judged.nodes[0]] = "it was written while it was read: fence this region first"
                     continue
+                if self._is_there_again(key, judged, held[1]):
+                    self.counts[MOOT][key[:2].decode()] += 1
+                    continue
                 yield Lost(key, judged, held[1] or b"")
+
+    def _is_there_again(self, key: bytes, judged: Judged, value: bytes | None) -> bool:
+        """The same value was written since: by a replay, or by the client itself."""
+        there = judged.there
+        if judged.verdict != CONFLICT or there is None or TOMBSTONE in (there.kind, judged.old.kind):
+            return False
+        held = self._peers.plain(judged.there_node, *_value(key)).result()
+        return bool(held == [there.version.encode(), value])
 
     def _is_new(self, key: bytes) -> bool:
         """SCAN may show a key twice."""

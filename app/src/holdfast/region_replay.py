@@ -32,7 +32,8 @@ ATTEMPTS = 5
 NAMED = 20
 #: Longest wait that an answer's Retry-After is followed for.
 LONGEST_WAIT_SEC = 60.0
-_AGAIN = ("no_quorum", "unavailable", "rate_limited", "outcome_unknown")
+_STALE = "a stale read"
+_AGAIN = ("no_quorum", "unavailable", "rate_limited", "outcome_unknown", _STALE)
 
 
 class Exit(IntEnum):
@@ -220,7 +221,7 @@ class Replay:
                 version = str(body["version"])
                 self._check_epoch(version, reading=True)
                 return Present(version, str(body["value"]))
-            await self._wait_or_fail("unavailable" if code == "ok" else code, answer, attempt)
+            await self._wait_or_fail(_STALE if code == "ok" else code, answer, attempt)
         raise _Failed("no answer that counts")
 
     def _check_epoch(self, version: str, reading: bool = False) -> None:
