@@ -22,7 +22,7 @@ from .region_compare import CONFLICT, MOOT, SAME, SUPERSEDED, Held, Judged, Plan
 from .scripts import Script
 from .settings import Address, RedisAccess
 
-PAGE_KEYS = 400
+PAGE_KEYS = 100
 PAGES_AT_ONCE = 8
 VALUES_AT_ONCE = 16
 ANSWER_SEC = 10.0

@@ -149,6 +149,7 @@ def test_plan() -> None:
         ({n: status(n, "west", 3, FENCED) for n in NAMES}, EAST, "not the old region"),
         (WEST, {**EAST, "c": AWAY}, "--without-peer c"),
         (WEST, {**EAST, "c": status("c", "east", 2, PROMOTED, 1)}, "--without-peer c"),
+        (WEST, {**EAST, "c": status("c", "east", 1, MEMBER, 3)}, "--without-peer c"),
         ({n: replace(s, role="replica") for n, s in WEST.items()}, EAST, "overwritten"),
     ],
 )
