@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     restamp = actions.add_parser("restamp", help="write those of NODE anew, once its clock is right")
     restamp.add_argument("node", metavar="NODE", help="the node that minted them")
     restamp.add_argument("--confirm", metavar="NODE", help="do it; without, only say what would be done")
-    region_arguments(commands.add_parser("region", help="the other region: show, fence, promote, settle, confirm"))
+    region_arguments(commands.add_parser("region", help="the other region: show, fence, promote, compare and more"))
     commands.add_parser("hash-token", help="read a token on stdin, print what api_tokens holds for it")
     breaker_command.add_arguments(commands.add_parser("breaker", help="force a breaker of a running instance"))
     probe.add_arguments(commands.add_parser("probe", help="measure: the client of drills, tests and benchmarks"))
@@ -147,7 +147,11 @@ def _parked(arguments: argparse.Namespace) -> int:
 
 
 def _region(arguments: argparse.Namespace) -> int:
-    """Exit codes: region_command.Exit."""
+    """Exit codes: Exit of region_command, region_compare_command, region_replay."""
+    if arguments.action == "replay":  # on the control machine, as a client: no settings, no nodes
+        from .region_replay import execute
+
+        return execute(arguments)
     loaded = settings.load_bootstrap(os.environ)
     from . import logs
     from .audit import Audit
@@ -155,6 +159,10 @@ def _region(arguments: argparse.Namespace) -> int:
 
     logs.configure("WARNING", {"mode": "region"}, sys.stderr)
     audit = Audit(*settings.load_audit(os.environ))
+    if arguments.action == "compare":
+        from .region_compare_command import CompareCommand
+
+        return CompareCommand(loaded, audit).run(arguments)
     return RegionCommand(loaded, audit, settings.load_listen(os.environ).port).run(arguments)
 
 

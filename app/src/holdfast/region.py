@@ -53,6 +53,8 @@ class Status:
     #: Why it should not be promoted although it answers: it is loading, its disk or memory is full.
     trouble: str = ""
     note: str = ""
+    #: Of a node that was promoted: the last heartbeat that had come through, by its old primary's clock in ms.
+    copied_ms: int | None = None
 
     @property
     def primary(self) -> bool:

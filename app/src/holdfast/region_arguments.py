@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from pathlib import Path
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -26,6 +27,34 @@ def add_arguments(parser: ArgumentParser) -> None:
         action.add_argument(
             "--confirm", metavar="REGION", help="its name, typed by somebody who knows that no other serves"
         )
+    _add_compare(actions.add_parser("compare", help="this region is back: what did the one that serves never get?"))
+    _add_replay(actions.add_parser("replay", help="write back, as a client, what compare found"))
+
+
+def _add_compare(compare: ArgumentParser) -> None:
+    compare.add_argument("--out", metavar="FILE", required=True, help="a JSON line for each; - is standard output")
+    compare.add_argument("--json", action="store_true", help="the summary as JSON, which is what it always is")
+    compare.add_argument("--without", metavar="NODE", action="append", default=[], help="an old node gone for good")
+    compare.add_argument("--without-peer", metavar="NODE", action="append", default=[], help="a serving one")
+
+
+def _add_replay(replay: ArgumentParser) -> None:
+    replay.add_argument("file", metavar="FILE", help="what compare wrote")
+    replay.add_argument("--of", metavar="REGION", help="refuse a FILE that is not of this region: the old one")
+    replay.add_argument("--url-cp", metavar="URL", help="the CP face of the region that serves; none: no CP writes")
+    replay.add_argument("--url-ap", metavar="URL", help="the same for AP")
+    replay.add_argument("--ca-file", type=Path, help="the authority of https:// URLs")
+    replay.add_argument("--token-file", type=Path, help="holds a token of the role write, without a rate limit at best")
+    replay.add_argument(
+        "--resolver", metavar="ADDRESS[:PORT]", action="append", default=[], help="ask this name server"
+    )
+    replay.add_argument(
+        "--class", dest="classes", action="append", choices=("safe", "conflict"), default=[], help="which (safe)"
+    )
+    replay.add_argument("--key", action="append", default=[], help="only this one; may be given several times")
+    replay.add_argument("--drills", action="store_true", help="also the keys of drills")
+    replay.add_argument("--rate", type=float, default=200.0, help="keys a second (200)")
+    replay.add_argument("--timeout", type=float, default=5.0, help="seconds a request may take (5)")
 
 
 def _epoch(text: str) -> int:

@@ -27,6 +27,7 @@ _FIELDS = (
     "confirmed",
     "fenced_from",
     "reason",
+    "copied_ms",
 )
 _LOOK: tuple[tuple[Any, ...], ...] = (
     ("INFO", "server", "replication", "persistence", "memory"),
@@ -65,6 +66,7 @@ class RegionNodes:
         """Replace a guard in the very process that was looked at. Returns '' or why it was not done."""
         box: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         keys = [scripts.GUARD, scripts.PEERS, scripts.CP_STATE, scripts.LEASE_KEY, scripts.COLLECTOR_KEY]
+        keys.append(scripts.HEARTBEAT)
         args = [*_six(expected), *_six(new), run_id, "1" if confirm else "", reason[:300]]
         deadline = time.monotonic() + self._timeout
         self._links[node].submit(script_command(scripts.REGION_MOVE, keys, args, deadline, box.put))
@@ -134,6 +136,7 @@ def _status(info: Outcome, held: Outcome, heartbeat: Outcome, size: Outcome, clo
         int(clock.value[0]) * 1000 + int(clock.value[1]) // 1000 if isinstance(clock, Answer) else None,
         _trouble(about),
         fields[8],
+        _number(fields[9]),
     )
 
 

@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
--- Replace the guard in one step, on behalf of `holdfast region`. KEYS: guard, peers, CP state, the zone's lease, the collector's. ARGV[1..6] the guard expected,
+-- Replace the guard in one step, on behalf of `holdfast region`. KEYS: guard, peers, CP state, the zone's lease, the collector's, the heartbeat. ARGV[1..6] the guard expected,
 -- ARGV[7..12] the new one: state, region, node, region epoch, membership epoch, incarnation; ARGV[13] the run id of the server
 -- that was looked at, ARGV[14] '1': that process counts as confirmed from now on, ARGV[15] the reason, for people. Declared as writing: a replica refuses, so
 -- whoever is moved is a primary.
 -- A copy that becomes *recovering* forgets how far it had applied the others' AP writes, and a collection on it ends (as in
--- repair_move); the leases that came with the copy end. One that is *fenced* keeps what it was in fenced_from, for `region unfence`.
+-- repair_move); the leases that came with the copy end, and the last
+-- heartbeat that came through stays in copied_ms: all that its primary had executed by then is in the copy. One that is *fenced* keeps what it was in fenced_from, for `region unfence`.
 -- Returns {'OK'}, {'CHANGED'} if it is another process, or the real guard in {'GUARD', ...}.
 local g = redis.call('HMGET', KEYS[1], 'state', 'region', 'node', 'region_epoch', 'membership_epoch', 'incarnation')
 local same = true
@@ -31,5 +32,6 @@ if ARGV[7] == 'recovering' and ARGV[12] ~= g[6] then
   redis.call('HDEL', KEYS[3], 'locked')
   redis.call('PEXPIRE', KEYS[4], 1)
   redis.call('PEXPIRE', KEYS[5], 1)
+  redis.call('HSET', KEYS[1], 'copied_ms', redis.call('GET', KEYS[6]) or '')
 end
 return {'OK'}

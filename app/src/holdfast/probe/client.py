@@ -168,6 +168,11 @@ class Client:
         """Raises Refused, NoAnswer."""
         return await self._waited_for(lambda done: self.start_write(key, value, session, timeout, done))
 
+    async def delete(self, key: str, session: str | None, timeout: float) -> Answer:
+        """Raises Refused, NoAnswer."""
+        head = f"DELETE /write/{_quoted(key)} HTTP/1.1\r\n{self._common}{_session(session)}\r\n"
+        return await self._waited_for(lambda done: self._request(head.encode(), timeout, done))
+
     async def read(self, key: str, session: str | None, timeout: float) -> Answer:
         """Raises Refused, NoAnswer."""
         return await self._waited_for(lambda done: self.start_read(key, session, timeout, done))
