@@ -16,7 +16,7 @@ from .report import Problem
 PORTS = {"cp": 5001, "ap": 5002}
 SETTLE_SECONDS = 20.0
 #: What an edge of a region that is not the active one says of itself.
-CLOSED = ("standby", "fenced", "unconfirmed", "no answer")
+CLOSED = {"standby", "fenced", "unconfirmed", "no answer"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,11 @@ def active_region(lab: Lab) -> str:
     found = all_edges(lab)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         said = list(pool.map(lambda edge: health(edge, "cp"), found))
-    open_regions = [edge.region for edge, state in zip(found, said, strict=True) if state not in CLOSED]
-    return open_regions[0] if open_regions else lab.active_at_first
+    for wanted in ({"ready"}, set(said) - CLOSED):
+        for edge, state in zip(found, said, strict=True):
+            if state in wanted:
+                return edge.region
+    return lab.active_at_first
 
 
 def edges(lab: Lab) -> list[Edge]:
