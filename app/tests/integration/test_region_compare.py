@@ -304,6 +304,8 @@ def test_nothing_lost(regions: Regions, tmp_path: Path) -> None:
     fill(regions, 1000)
     regions.west.region("fence", "--epoch", "2", "--reason", "drill")
     regions.fail_over()
+    for node in regions.west.nodes.values():
+        node.client().config_set("min-replicas-to-write", 1)  # it refuses whatever may write, as with a full disk
     code, told, lines = compare(regions.west, tmp_path / "lost.jsonl")
     assert (code, told["result"], told["keys"], lines) == (0, "ok", 1000, [])
     assert {regions.east.guard(n)["copied_ms"] for n in NAMES} == {""}, "nobody had written a heartbeat"
