@@ -304,6 +304,40 @@ def test_nothing_lost(regions: Regions, tmp_path: Path) -> None:
     fill(regions, 1000)
     regions.west.region("fence", "--epoch", "2", "--reason", "drill")
     regions.fail_over()
+    for node in regions.west.nodes.values():
+        node.client().config_set("min-replicas-to-write", 1)  # it refuses whatever may write, as with a full disk
     code, told, lines = compare(regions.west, tmp_path / "lost.jsonl")
     assert (code, told["result"], told["keys"], lines) == (0, "ok", 1000, [])
     assert {regions.east.guard(n)["copied_ms"] for n in NAMES} == {""}, "nobody had written a heartbeat"
+
+
+def test_a_killed_replay_is_ended_by_the_next_and_both_keep_their_rate(regions: Regions, tmp_path: Path) -> None:
+    count, rate = 300, 100
+    regions.west.region("fence", "--epoch", "2", "--reason", "drill")
+    regions.fail_over()
+    for node in regions.west.nodes.values():
+        pipe = node.client().pipeline(transaction=False)
+        for i in range(count):
+            pipe.hset(f"cp:k{i}", mapping={"t": f"00000001.{1:016x}.{i:028x}", "k": "v", "v": f"value {i}"})
+        pipe.execute()
+    cp = regions.east.run("serve", "cp")
+    wait_for("serves", cp.ready, 10)
+    out = tmp_path / "lost.jsonl"
+    assert len(compare(regions.west, out)[2]) == count
+    token = tmp_path / "token"
+    token.write_text(TOKENS["boss"])
+    command = [sys.executable, "-m", "holdfast", "region", "replay", str(out), "--token-file", str(token)]
+    command += ["--url-cp", f"http://127.0.0.1:{cp.port}", "--rate", str(rate)]
+    first = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL)
+    node = regions.east.nodes["db_g1"].client()
+    wait_for("it writes", lambda: len(node.keys("cp:k*")) > 50, 20)
+    first.kill()
+    first.wait()
+    assert len(node.keys("cp:k*")) < count
+    started = time.monotonic()
+    code, told, words = replay(out, "--rate", str(rate), cp=cp)
+    assert time.monotonic() - started > count / rate - 0.1
+    assert (code, told["replayed"] + told["already"]) == (0, count), (told, words)
+    assert told["already"] > 50
+    assert told["replayed"] > 0
+    assert cp.read("k7").json["value"] == "value 7"

@@ -73,7 +73,7 @@ def region(**keys: tuple[str, Held, str]) -> dict[str, Node]:
     return made
 
 
-OLD, NEW = cp(1, 5), cp(2, 5)
+OLD, LATER, NEW = cp(1, 5), cp(1, 6), cp(2, 5)
 
 
 def comparison(own: Nodes, peers: Nodes) -> Comparison:
@@ -88,12 +88,14 @@ def lost(compared: Comparison) -> dict[str, tuple[str, bytes, tuple[str, ...]]]:
 
 def many() -> Nodes:
     kept = {f"kept{i}": ("abc", OLD, "x") for i in range(40)}
-    return Nodes(region(**kept, a=("abc", OLD, "1"), b=("c", OLD, "2"), c=("bc", OLD, "3"), d=("abc", OLD, "4")))
+    made = region(**kept, a=("abc", OLD, "1"), b=("c", OLD, "2"), c=("bc", OLD, "3"), d=("abc", OLD, "4"))
+    made["a"][b"cp:e"], made["b"][b"cp:e"] = (OLD, b"5"), (LATER, b"6")
+    return Nodes(made)
 
 
 def there() -> Nodes:
     kept = {f"kept{i}": ("abc", OLD, "x") for i in range(40)}
-    return Nodes(region(**kept, c=("ab", NEW, "new"), d=("ab", NEW, "4")), ServingUnread)
+    return Nodes(region(**kept, c=("ab", NEW, "new"), d=("ab", NEW, "4"), e=("abc", OLD, "5")), ServingUnread)
 
 
 def test_each_key_is_judged_once_whoever_has_it() -> None:
@@ -103,14 +105,15 @@ def test_each_key_is_judged_once_whoever_has_it() -> None:
         "a": ("safe", b"1", ("a", "b", "c")),
         "b": ("safe", b"2", ("c",)),
         "c": ("conflict", b"3", ("b", "c")),
+        "e": ("safe", b"6", ("b",)),
     }
     assert compared.counts["moot"]["cp"] == 1, "d was written again with the same value"
     assert compared.unread == {}
     # The serving region is asked for each key once, and once more for the one that SCAN shows twice.
-    assert (compared.keys, peers.looked_at) == (45, 45 * 3)
+    assert (compared.keys, peers.looked_at) == (46, 46 * 3)
 
 
-@pytest.mark.parametrize("calls", [0, 1, 7])
+@pytest.mark.parametrize("calls", [0, 1, 7, 25, 30])
 def test_an_old_node_that_fails_is_named_and_the_others_are_read(calls: int) -> None:
     for victim in NAMES:
         own = many()

@@ -4,8 +4,8 @@
 -- that was looked at, ARGV[14] '1': that process counts as confirmed from now on, ARGV[15] the reason, for people. Declared as writing: a replica refuses, so
 -- whoever is moved is a primary.
 -- A copy that becomes *recovering* forgets how far it had applied the others' AP writes, and a collection on it ends (as in
--- repair_move); the leases that came with the copy end, and the last
--- heartbeat that came through stays in copied_ms: all that its primary had executed by then is in the copy. One that is *fenced* keeps what it was in fenced_from, for `region unfence`.
+-- repair_move); the leases that came with the copy end. The last heartbeat that came through stays in copied_ms: all that its
+-- primary had executed by then is in the copy. One that is *fenced* keeps what it was in fenced_from, for `region unfence`.
 -- Returns {'OK'}, {'CHANGED'} if it is another process, or the real guard in {'GUARD', ...}.
 local g = redis.call('HMGET', KEYS[1], 'state', 'region', 'node', 'region_epoch', 'membership_epoch', 'incarnation')
 local same = true
