@@ -105,7 +105,8 @@ def test_an_interrupted_run_goes_on_under_its_own_epoch(nodes, peers):
 def test_who_serves_before_a_planned_change():
     serving = status([primary("west", 4)] * 3, [primary("east", 4, "fenced")] * 3)
     assert region.region_serves(serving, "east") == []
-    assert "does not serve" in region.region_serves(status(), "east")[0]
+    assert "east serves already" in region.region_serves(status(), "east")[0]
+    assert "does not serve" in region.region_serves(status(peers=[GONE] * 3), "east")[0]
     assert "both regions claim" in region.region_serves(status([primary("west")] * 3), "east")[0]
 
 
@@ -114,3 +115,51 @@ def test_copies_have_arrived_when_each_shows_the_fence():
     assert region.region_arrived(status([primary()] * 3, [fenced] * 3), 4)
     for late in (replica(), replica(state="fenced", region_epoch=3), primary("east", 4, "fenced"), GONE):
         assert not region.region_arrived(status([primary()] * 3, [fenced, late, fenced]), 4)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "peers"),
+    [
+        ([primary("west", 4, "fenced")] * 3, [replica(region="west", region_epoch=4, state="fenced")] * 3),
+        ([primary("west", 4, "fenced")] * 3, [primary("east", 4, "recovering"), replica(region="west"), replica(region="west")]),
+    ],
+)
+def test_a_planned_change_goes_on_where_it_was_cut_off(nodes, peers):
+    assert region.region_serves(status(nodes, peers, epoch=4), "east") == []
+
+
+def test_a_promotion_cut_off_among_its_nodes_goes_on_under_its_epoch():
+    nodes = [primary("west", 4, "promoted"), primary("west", 4, "recovering"), primary("east", 3)]
+    assert plan(status(nodes, [GONE] * 3, epoch=4))["epoch"] == 4
+
+
+def test_a_fence_that_was_taken_back_but_for_one_node_is_over():
+    left = [primary("east", 5), primary("east", 5), primary("east", 5, "fenced")]
+    assert plan(status(peers=left, epoch=5))["epoch"] == 6
+
+
+def test_a_copy_that_shows_the_fence_lacks_nothing_however_long_ago_it_was():
+    copies = [replica(400.0, state="fenced", region_epoch=4, link="down")] * 3
+    made = plan(status(copies, [GONE] * 3, epoch=4))
+    assert (made["epoch"], made["lag_seconds"], made["refusals"]) == (4, 0.0, [])
+
+
+def test_a_returned_region_is_no_copy():
+    made = plan(status([primary("west", 2, "fenced")] * 3, [primary("east", 3)] * 3))
+    assert "dr_follow.yml -e to=west" in made["refusals"][0]
+
+
+def test_a_copy_that_was_cut_loose_is_as_old_as_its_heartbeat():
+    loose = primary("east", 3, heartbeat="2026-01-01T00:00:00.000+00:00")
+    assert plan(status([replica(), loose, replica()]))["lag_seconds"] > 86400
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ([replica(), replica(problem="loading"), replica()], "db_g2 of west: loading"),
+        ([replica(region=None, region_epoch=None, state=None)] * 3, "not known"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(nodes, said):
+    assert said in plan(status(nodes, [GONE] * 3, epoch=0))["refusals"][0]

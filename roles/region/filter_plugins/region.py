@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 VOTING = ("member", "promoted")
@@ -11,6 +12,20 @@ Nodes = dict[str, dict[str, Any]]
 def _of(nodes: Nodes, region: str) -> list[dict[str, Any]]:
     """The primaries whose guard is the region's own, and no copy."""
     return [node for node in nodes.values() if node.get("role") == "primary" and node.get("region") == region]
+
+
+def _copies(nodes: Nodes, other: str) -> list[dict[str, Any]]:
+    """Those that hold the other region's data: followers, and followers that were cut loose."""
+    return [node for node in nodes.values() if node.get("region") == other]
+
+
+def _lag(node: dict[str, Any], begun: int) -> float | None:
+    """How old the newest write is that came through, in seconds; 0 for a copy that shows the fence, after which nothing was written."""
+    if node.get("state") == "fenced" and begun and node.get("region_epoch") == begun:
+        return 0.0
+    if node.get("lag_seconds") is not None or not node.get("heartbeat"):
+        return node.get("lag_seconds")
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(node["heartbeat"])).total_seconds())
 
 
 def _serves(nodes: Nodes, region: str) -> bool:
@@ -24,9 +39,12 @@ def _epoch(nodes: Nodes, region: str) -> int:
 def _begun(status: dict[str, Any], other: str) -> int:
     """The epoch of a change of region that was begun and not ended; 0 if none was."""
     epoch = int(status["epoch"])
-    changing = [node for node in _of(status["peers"], other) if node.get("state") == "fenced"]
-    changing += [node for node in _of(status["nodes"], status["region"]) if node.get("state") == "recovering"]
-    return epoch if any(node.get("region_epoch") == epoch for node in changing) else 0
+    theirs, ours = _of(status["peers"], other), _of(status["nodes"], status["region"])
+    latest = [node for node in theirs + ours + _copies(status["nodes"], other) if node.get("region_epoch") == epoch]
+    changing = any(node.get("state") in ("fenced", "recovering") for node in latest)
+    # Voters mean that it ended, or was taken back; but a promotion may have been cut off among its nodes.
+    ended = [node for node in theirs if node.get("state") in VOTING] + [node for node in ours if node.get("state") == "member"]
+    return epoch if changing and not any(node.get("region_epoch") == epoch for node in ended) else 0
 
 
 def _active(region: str, nodes: Nodes, other: str, peers: Nodes) -> list[str]:
@@ -41,21 +59,29 @@ def _active(region: str, nodes: Nodes, other: str, peers: Nodes) -> list[str]:
     return [f"{region} serves already, at epoch {ours}: there is nothing to take over"]
 
 
-def _missing(region: str, nodes: Nodes) -> list[str]:
+def _missing(region: str, nodes: Nodes, begun: int) -> list[str]:
     away = [name for name, node in nodes.items() if not node.get("reachable")]
-    bare = [name for name, node in nodes.items() if node.get("role") == "replica" and node.get("lag_seconds") is None]
+    bare = [name for name, node in nodes.items() if node.get("role") == "replica" and _lag(node, begun) is None]
+    own = [name for name, node in nodes.items() if node in _of({name: node}, region) and node.get("region_epoch") != begun]
     said = [
         f"{name} of {region} does not answer, and an acknowledged write may be there only. Start it; "
         f'if it is gone for good: -e \'{{"without": ["{name}"]}}\''
         for name in away
     ]
-    return said + [f"{name} of {region} holds no copy: no heartbeat ever came through to it. There is nothing to promote" for name in bare]
+    said += [f"{name} of {region} holds no copy: no heartbeat ever came through to it. There is nothing to promote" for name in bare]
+    said += [f"{name} of {region}: {node['problem']}. Cure that first" for name, node in nodes.items() if node.get("problem")]
+    if own:
+        said.append(
+            f"{', '.join(own)} of {region} holds what {region} had when it served, and no copy of what serves now. "
+            f"Let it follow first: runbooks/dr_follow.yml -e to={region}"
+        )
+    return said
 
 
-def _behind(name: str, node: dict[str, Any], peer: dict[str, Any]) -> str:
+def _behind(name: str, node: dict[str, Any], peer: dict[str, Any], begun: int) -> str:
     if not node.get("reachable"):
         return f"{name}: does not answer"
-    lag, theirs, ours = node.get("lag_seconds"), peer.get("offset"), node.get("primary_offset")
+    lag, theirs, ours = _lag(node, begun), peer.get("offset"), node.get("primary_offset")
     seconds = "" if lag is None else f", {lag:.1f} s behind"
     size = "bytes behind unknown" if theirs is None or ours is None else f"{max(0, theirs - ours)} bytes behind"
     return f"{name}: {node.get('role')}, link {node.get('link')}, {node.get('keys')} keys{seconds}, {size}"
@@ -76,28 +102,38 @@ def region_plan(
     """
     region, peers = status["region"], status["peers"]
     nodes = {name: node for name, node in status["nodes"].items() if name not in (without or [])}
-    refusals = _active(region, nodes, other, peers) + _missing(region, nodes)
+    begun = _begun(status, other)
+    active = _active(region, nodes, other, peers)
+    refusals = active or _missing(region, nodes, begun)
     followers = {name: node for name, node in nodes.items() if node.get("role") == "replica"}
-    lags = [node.get("lag_seconds") for node in followers.values()]
+    lags = [_lag(node, begun) for node in _copies(nodes, other)]
     lag = max(lags) if lags and None not in lags else None
     if lag is not None and lag > max(rpo_seconds, accept_data_loss):
+        cut = max((node.get("link_down_seconds") or 0 for node in followers.values()), default=0)
         refusals.append(
-            f"{region} may lack up to {lag:.0f} s of acknowledged writes, and the target is {rpo_seconds:.0f} s. "
+            f"{region} may lack up to {lag:.0f} s of acknowledged writes, and the target is {rpo_seconds:.0f} s: "
+            f"it was {max(0, lag - cut):.0f} s behind when its link broke, {cut:.0f} s ago, which count only if {other} went on serving. "
             f"To go on all the same: -e accept_data_loss={int(lag) + 60}, with the reason in -e reason"
         )
-    cut = [name for name, node in followers.items() if planned and node.get("link") != "up"]
-    refusals += [f"{name} of {region} does not follow {other}: nothing may be lost, so wait until it has caught up" for name in cut]
+    if int(status["epoch"]) == 0 and not refusals:
+        refusals.append("no node's guard could be read, so the region epoch is not known. Look at `holdfast region status`")
+    cut_off = [name for name, node in followers.items() if planned and node.get("link") != "up"]
+    refusals += [f"{name} of {region} does not follow {other}: nothing may be lost, so wait until it has caught up" for name in cut_off]
     return {
-        "epoch": _begun(status, other) or int(status["epoch"]) + 1,
+        "epoch": begun or int(status["epoch"]) + 1,
         "lag_seconds": lag,
-        "behind": [_behind(name, node, peers.get(name, {})) for name, node in nodes.items()],
+        "behind": [_behind(name, node, peers.get(name, {}), begun) for name, node in nodes.items()],
         "refusals": refusals,
     }
 
 
 def region_serves(status: dict[str, Any], other: str) -> list[str]:
-    """Why the region that gave ``status`` is not the one and only that serves; empty if it is."""
+    """Why the region that gave ``status`` is not the one and only that serves; empty if it is, or if it was fenced for this move."""
     region, nodes, peers = status["region"], status["nodes"], status["peers"]
+    if _serves(peers, other) and _epoch(peers, other) > _epoch(nodes, region):
+        return [f"{other} serves already. If {region} shall follow it: runbooks/dr_follow.yml -e to={region}"]
+    if _begun(status, other) and _epoch(nodes, region) == int(status["epoch"]):
+        return []  # this very move was begun, and is gone on with
     if not _serves(nodes, region):
         return [f"{region} does not serve: no majority of its nodes are primaries that vote. If {other} serves, you mean -e to={region}"]
     if _serves(peers, other) and _epoch(peers, other) >= _epoch(nodes, region):
