@@ -32,7 +32,7 @@ from .region import (
     to_unfence,
     with_last_heartbeat,
 )
-from .region_nodes import RegionNodes
+from .region_nodes import CHANGED, RESTARTED, RegionNodes
 from .region_settle import settle_region
 from .region_watch import HEARTBEAT_METRIC
 from .repair_plan import Stopped
@@ -40,6 +40,8 @@ from .settings import BootstrapSettings
 
 #: The whole time of one look at both regions, at least.
 LOOK_SEC = 2.0
+#: How often a guard that settling, healing or a restart moves under the fence is looked at and fenced again.
+FENCE_ATTEMPTS = 5
 
 
 class Exit(IntEnum):
@@ -90,15 +92,22 @@ class RegionCommand:
         return self._end(Exit.OK, shown)
 
     def _fence(self, arguments: Namespace) -> int:
-        own, _peers = self._look()
-        epoch, failed = arguments.epoch, {}
-        for node, guard in to_fence(own, self._region, epoch).items():
-            fenced = replace(guard, state=FENCED, region_epoch=epoch)
-            problem = self._own.move(node, own[node].run_id, guard, fenced, False, arguments.reason)
-            if problem:
-                failed[node] = problem
-            else:
-                self._audit.record("REGION_FENCED", node=node, region_epoch=epoch, reason=arguments.reason)
+        epoch: int = arguments.epoch
+        failed: dict[str, str] = {}
+        for attempt in range(FENCE_ATTEMPTS):
+            own, _peers = self._look()
+            try:
+                moves = to_fence(own, self._region, epoch)
+            except RegionRefused:
+                if attempt == 0:
+                    raise
+                break  # somebody fenced it at a higher epoch meanwhile; the last look shows where
+            for node, guard in moves.items():
+                if failed.get(node, CHANGED) in (CHANGED, RESTARTED):
+                    failed[node] = self._fence_node(node, own[node].run_id, guard, epoch, arguments.reason)
+            if not any(problem in (CHANGED, RESTARTED) for problem in failed.values()):
+                break
+        failed = {n: problem for n, problem in failed.items() if problem}
         own, _peers = self._look()
         fenced_nodes = fenced_at(own, self._region, epoch)
         nodes = {n: "fenced" if n in fenced_nodes else failed.get(n) or _why_not(s) for n, s in own.items()}
@@ -109,6 +118,12 @@ class RegionCommand:
                 Exit.INCOMPLETE, told, f"not fenced: {left}; run this again, or see that it cannot be reached"
             )
         return self._end(Exit.OK, told)
+
+    def _fence_node(self, node: str, run_id: str, guard: Guard, epoch: int, reason: str) -> str:
+        problem = self._own.move(node, run_id, guard, replace(guard, state=FENCED, region_epoch=epoch), False, reason)
+        if not problem:
+            self._audit.record("REGION_FENCED", node=node, region_epoch=epoch, reason=reason)
+        return problem
 
     def _unfence(self, arguments: Namespace) -> int:
         own, peers = self._look()

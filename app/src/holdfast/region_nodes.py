@@ -17,6 +17,9 @@ from .link import Answer, Failed, NodeLink, Outcome, plain_command, script_comma
 from .region import Status
 from .settings import Address, RedisAccess
 
+#: Why a move was not done although the node answered: look again, and try again.
+CHANGED, RESTARTED = "its guard was changed by somebody else", "it was restarted meanwhile"
+
 _FIELDS = (
     "state",
     "region",
@@ -78,8 +81,8 @@ class RegionNodes:
             return outcome.reason
         head, *rest = outcome.value
         if head == b"GUARD":
-            return "" if Guard.from_fields(rest) == new else "its guard was changed by somebody else"
-        return "" if head == b"OK" else "it was restarted meanwhile"
+            return "" if Guard.from_fields(rest) == new else CHANGED
+        return "" if head == b"OK" else RESTARTED
 
 
 class Asked:
