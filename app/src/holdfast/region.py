@@ -11,13 +11,14 @@ them:
    history would be a copy that is not there for the reads that must hear all.
 3. settle.py copies until every node holds everything, and makes them members.
 
-Which region serves is decided by the region epoch. A region that sees the other one vote at a higher epoch is over
-(``superseded_by``). It cannot see that while it is off: so a node that was started counts only once it was *confirmed*
-for that run of its process (``may_confirm``): by a majority of its own region that was up all along, or by a majority
-of the other region's nodes that show that they were not promoted. A promotion needs all but the nodes set aside, of
-which there are less than a majority; so a majority of nodes that are replicas, or at an epoch not above ours and not
-voting beside us, meets every promotion. What this cannot give: a region that was up all along and can reach nobody does
-not know of a promotion until it can; fencing it is the operator's part.
+Which region serves is decided by the region epoch. A region that sees that the other one votes, or voted until it was
+fenced, at a higher epoch is over (``served_by``). If both did so at one epoch, which only commands behind a partition
+can bring about, both are: a person must say whose history stays. It cannot see that while it is off: so a node that
+was started counts only once it was *confirmed* for that run of its process (``may_confirm``): by a majority of its own
+region that was up all along, or by a majority of the other region's nodes that show that they were not promoted. A
+promotion needs all but the nodes set aside, of which there are less than a majority; so a majority of nodes that are
+replicas, or at an epoch not above ours and not voting beside us, meets every promotion. What this cannot give: a region
+that was up all along and can reach nobody does not know of a promotion until it can; fencing it is the operator's part.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Status:
     note: str = ""
     #: Of a node that was promoted: the last heartbeat that had come through, by its old primary's clock in ms.
     copied_ms: int | None = None
+    #: Of a fenced node: the region epoch at which it was what ``fenced_from`` says.
+    fenced_epoch: int | None = None
 
     @property
     def primary(self) -> bool:
@@ -118,6 +121,24 @@ def superseded_by(peers: Statuses, region: str) -> tuple[int, str]:
         if s.primary and s.guard is not None and s.guard.region != region and s.guard.state in VOTING
     ]
     return max(voting, default=(0, ""))
+
+
+def served_by(peers: Statuses, region: str) -> tuple[int, str]:
+    """(the highest epoch at which a node of the other region votes, or voted until it was fenced, which); or (0, "").
+
+    A node that was fenced at an epoch has not served at it; so fencing an old region higher than the one that serves
+    does no harm to the latter.
+    """
+    fenced = [
+        (s.fenced_epoch or 0, name)
+        for name, s in peers.items()
+        if s.guard is not None
+        and s.guard.region != region
+        and s.original(s.guard.region, name) is not None
+        and s.guard.state == FENCED
+        and s.fenced_from in VOTING
+    ]
+    return max(superseded_by(peers, region), *fenced, (0, ""))
 
 
 def may_confirm(name: str, own: Statuses, peers: Statuses, region: str) -> str:

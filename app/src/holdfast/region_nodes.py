@@ -31,6 +31,7 @@ _FIELDS = (
     "fenced_from",
     "reason",
     "copied_ms",
+    "fenced_epoch",
 )
 _LOOK: tuple[tuple[Any, ...], ...] = (
     ("INFO", "server", "replication", "persistence", "memory"),
@@ -140,6 +141,7 @@ def _status(info: Outcome, held: Outcome, heartbeat: Outcome, size: Outcome, clo
         _trouble(about),
         fields[8],
         _number(fields[9]),
+        _number(fields[10]),
     )
 
 

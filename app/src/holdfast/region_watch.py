@@ -1,4 +1,5 @@
-"""Each second: does the other region serve at a higher epoch? Run by every `serve` worker and by `replicate`.
+"""Each second: does the other region serve at a higher epoch, or at the same? Run by every `serve` worker and by
+`replicate`.
 
 `serve` looks at the other region, and lets the guard book know: from then on it answers *fenced*. On a standby it also
 remembers the heartbeats it saw, as a replica whose link is down shows no data. `replicate` also
@@ -24,13 +25,15 @@ from .guard import FENCED, MEMBER, PROMOTED, VOTING
 from .logs import LOG, event
 from .metrics import Metrics
 from .nodes import Nodes
-from .region import Status, may_confirm, superseded_by, with_last_heartbeat
+from .region import Status, may_confirm, served_by, with_last_heartbeat
 from .region_nodes import RegionNodes
 from .settings import Settings
 
 LOOK_SEC = 1.0
 #: A heartbeat is left alone that is younger than this: several processes write it.
 HEARTBEAT_MS = 800
+#: Two regions at one epoch: nodes are fenced only after this time, so that processes of both regions see why.
+SHARED_SEC = 5.0
 _AUDITED = {FENCED: "REGION_FENCED", PROMOTED: "REGION_PROMOTED", MEMBER: "REGION_SETTLED"}
 HEARTBEAT_METRIC = "region_replication_heartbeat_timestamp_seconds"
 Notify = Callable[[str, dict[str, Any]], None]
@@ -92,9 +95,16 @@ class PeerWatch:
         return {n: with_last_heartbeat(s, self._heartbeats.get(n)) for n, s in own.items()}
 
     def _learn(self, peers: dict[str, Status]) -> tuple[int, str]:
-        epoch, who = superseded_by(peers, self._settings.region)
-        if self._nodes.guards.learn_peer_epoch(epoch):
+        epoch, who = served_by(peers, self._settings.region)
+        book = self._nodes.guards
+        if book.learn_peer_epoch(epoch):
             event(LOG, logging.WARNING, "PEER_REGION_SERVES", node=who, region_epoch=epoch)
+        if epoch and epoch == book.served_epoch() and book.learn_shared_epoch(epoch):
+            cure = (
+                f"decide which region's history stays; there: holdfast region fence --epoch {epoch + 1}, then unfence "
+                f"--epoch {epoch + 1}; the other one is then a region that comes back"
+            )
+            event(LOG, logging.ERROR, "TWO_REGIONS_AT_ONE_EPOCH", node=who, region_epoch=epoch, cure=cure)
         return epoch, who
 
 
@@ -107,6 +117,7 @@ class RegionWatch(PeerWatch):
         self._seen: dict[str, Status] = {}
         self._states: dict[str, str] = {}
         self._complaint = ""
+        self._shared_since = math.inf
         metrics.per_node(
             "region_replication_lag_seconds",
             "On a standby: age of the newest heartbeat of the active region's node that came through; NaN if none did.",
@@ -142,13 +153,16 @@ class RegionWatch(PeerWatch):
         self._beat()
 
     def _fence(self, own: dict[str, Status], epoch: int, who: str) -> None:
-        region = self._settings.region
+        region, now = self._settings.region, time.monotonic()
+        shared = self._nodes.guards.withheld() == "two_regions"
+        self._shared_since = min(self._shared_since, now) if shared else math.inf
+        overdue = now - self._shared_since >= SHARED_SEC
         for node, status in own.items():
             guard = status.original(region, node)
-            if guard is None or guard.state == FENCED or guard.region_epoch >= epoch:
+            if guard is None or guard.state == FENCED or (guard.region_epoch >= epoch and not overdue):
                 continue
-            fenced = replace(guard, state=FENCED, region_epoch=epoch)
-            why = f"{who} of the other region serves at region epoch {epoch}"
+            fenced = replace(guard, state=FENCED, region_epoch=max(epoch, guard.region_epoch))
+            why = f"{who} of the other region serves or served at region epoch {epoch}"
             problem = self._own.move(node, status.run_id, guard, fenced, False, why)
             event(LOG, logging.WARNING, "REGION_FENCE", node=node, region_epoch=epoch, why=why, problem=problem)
 

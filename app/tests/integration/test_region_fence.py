@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+from cluster import App, wait_for
 from regions import NAMES, Regions
 
 RACING = (str(Path(__file__).resolve().parent / "racing_fence.py"),)
@@ -24,3 +26,72 @@ def test_control_a_fence_that_tries_once_leaves_the_region_serving(regions: Regi
     assert (code, told["fenced"]) == (3, []), words
     assert "changed by somebody else" in told["nodes"]["db_g1"]
     assert regions.west.states() == ["member"] * 3
+
+
+def part(regions: Regions) -> None:
+    """Nothing passes between the regions any more; what was written before has."""
+    regions.in_step()
+    regions.cut_regions()
+    for cable in regions.cables.values():
+        cable.cut = True
+
+
+def why_not(app: App) -> str:
+    return str(app.request("GET", "/health", token=None).json.get("reason", "ready"))
+
+
+def test_a_region_whose_successor_is_fenced_when_it_sees_it_closes(regions: Regions) -> None:
+    cp, ap = regions.west.run("serve", "cp"), regions.west.run("serve", "ap")
+    regions.west.run("replicate", "ap")
+    assert cp.write("k", "v").status == 200
+    part(regions)
+    regions.fail_over(2)
+    assert regions.east.region("fence", "--epoch", "4", "--reason", "planned")[0] == 0
+    assert cp.write("k", "in the dark").status == 200
+    regions.cut_regions(False)
+    wait_for("both faces know", lambda: cp.read("k").code == "fenced" and ap.read("x").code == "fenced", 5)
+    wait_for("so do its nodes", lambda: regions.west.states() == ["fenced"] * 3)
+    assert {regions.west.guard(n)["region_epoch"] for n in NAMES} == {"2"}, "the epoch at which the other one served"
+
+
+def test_control_an_old_region_fenced_above_the_one_that_serves_does_not_close_it(regions: Regions) -> None:
+    assert regions.west.region("fence", "--epoch", "2", "--reason", "drill")[0] == 0
+    app = regions.east.run("serve", "cp")
+    regions.east.run("replicate", "ap")
+    regions.fail_over(2)
+    wait_for("serves", app.ready, 5)
+    wait_for("settled", lambda: regions.east.states() == ["member"] * 3, 20)
+    assert regions.west.region("fence", "--epoch", "5", "--reason", "too careful")[0] == 0
+    assert regions.west.guard("db_g1")["fenced_epoch"] == "1"
+    for number in range(30):
+        assert app.write("k", str(number)).status == 200
+        time.sleep(0.1)
+    assert regions.east.states() == ["member"] * 3
+
+
+def test_two_regions_at_one_epoch_both_close_and_a_person_decides(regions: Regions) -> None:
+    west = [regions.west.run("serve", mode) for mode in ("cp", "ap")]
+    east = [regions.east.run("serve", mode) for mode in ("cp", "ap")]
+    watches = [regions.west.run("replicate", "ap"), regions.east.run("replicate", "ap")]
+    part(regions)
+    assert regions.west.region("fence", "--epoch", "2", "--reason", "planned")[0] == 0
+    assert regions.west.region("unfence", "--epoch", "2", "--confirm", "west")[0] == 0
+    regions.fail_over(2)
+    for app in (*west, *east):
+        wait_for("serves in the dark", lambda a=app: a.write("k", "v").status == 200, 5)
+    regions.cut_regions(False)
+    for app in (*west, *east):
+        assert wait_for("closed", lambda a=app: why_not(a) == "two_regions", 5)
+        assert app.write("k", "late").code == "fenced"
+    for app in watches:
+        said = wait_for("said", lambda a=app: [e for e in a.entries() if e["event"] == "TWO_REGIONS_AT_ONE_EPOCH"])
+        assert said[0]["level"] == "ERROR"
+        assert "fence --epoch 3, then unfence" in str(said[0]["cure"])
+    wait_for("their nodes too", lambda: regions.west.states() + regions.east.states() == ["fenced"] * 6, 15)
+    assert regions.east.region("fence", "--epoch", "3", "--reason", "its history stays")[0] == 0
+    code, _told, words = regions.east.region("unfence", "--epoch", "3")
+    assert code == 0, words
+    for app in east:
+        wait_for("serves again", lambda a=app: a.write("k", "on").status == 200, 5)
+    for app in west:
+        wait_for("not this one", lambda a=app: why_not(a) == "fenced", 5)

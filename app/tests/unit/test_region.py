@@ -13,6 +13,7 @@ from holdfast.region import (
     fenced_at,
     may_confirm,
     promote_plan,
+    served_by,
     superseded_by,
     to_fence,
     to_unfence,
@@ -49,6 +50,22 @@ def test_only_another_region_that_votes_supersedes() -> None:
     assert superseded_by(east(3, MEMBER), "west")[0] == 3
     for harmless in (EAST, LOOSE, east(2, RECOVERING), east(2, FENCED), dict.fromkeys(NAMES, AWAY)):
         assert superseded_by(harmless, "west") == (0, "")
+
+
+def test_what_served_and_was_fenced_supersedes_a_region_that_serves() -> None:
+    over = {n: primary(n, "east", 3, FENCED, fenced_from=PROMOTED, fenced_epoch=2) for n in NAMES}
+    assert served_by(over, "west") == (2, "c")
+    assert served_by(over | {"a": primary("a", "east", 4)}, "west") == (4, "a")
+    assert superseded_by(over, "west") == (0, ""), "it does not serve"
+    for harmless in (
+        fenced(),  # west's own, on its copies
+        {n: primary(n, "east", 3, FENCED, fenced_from=RECOVERING, fenced_epoch=2) for n in NAMES},
+        {n: replace(s, role="replica") for n, s in over.items()},
+        {n: primary("d", "east", 3, FENCED, fenced_from=PROMOTED, fenced_epoch=2) for n in NAMES},
+        dict.fromkeys(NAMES, AWAY),
+        {},
+    ):
+        assert served_by(harmless, "west") == (0, "")
 
 
 def waits(*names: str) -> dict[str, Status]:
