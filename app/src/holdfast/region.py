@@ -218,12 +218,30 @@ def to_unfence(
     ]
     if len({*fenced, *back}) < majority(len(own)):
         raise RegionRefused(
-            f"only {', '.join(fenced) or 'no node'} is fenced at {epoch}; {majority(len(own))} are needed: bring the "
-            "others up"
+            f"{', '.join(fenced) or 'no node'} is fenced at {epoch}; {majority(len(own))} are needed: "
+            + _fence_cure(own, region, epoch)
         )
     # What it was before counts again; a node that was being healed is no member for having been fenced.
     states = {n: own[n].fenced_from if own[n].fenced_from in VOTING else RECOVERING for n in fenced}
     return {n: (g, replace(g, state=states[n])) for n, g in fenced.items()}
+
+
+def _fence_cure(own: Statuses, region: str, epoch: int) -> str:
+    """What is wrong with the nodes that are not fenced at ``epoch``, and what helps."""
+    low, away = left_below(own, region, epoch), [n for n, s in own.items() if not s.reachable]
+    cures = []
+    if low:
+        at = ", ".join(f"{n} (at {e})" for n, e in low.items())
+        cures.append(f"the fence never got to {at}: run region fence --epoch {epoch} again, then unfence")
+    if away:
+        cures.append(f"{', '.join(away)} does not answer: bring it up")
+    return "; ".join(cures) or "no node of this region answers as a primary; see region status"
+
+
+def left_below(own: Statuses, region: str, epoch: int) -> dict[str, int]:
+    """This region's nodes that answer and are at a lower region epoch than ``epoch``: name -> theirs."""
+    held = {n: s.original(region, n) for n, s in own.items()}
+    return {n: g.region_epoch for n, g in held.items() if g is not None and g.region_epoch < epoch}
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +254,13 @@ class Promotion:
     done: bool
 
 
-def promote_plan(own: Statuses, peers: Statuses, without: frozenset[str], region: str, epoch: int) -> Promotion:
-    """What a promotion to ``epoch`` has to do, begun before or not. Raises RegionRefused."""
+def promote_plan(
+    own: Statuses, peers: Statuses, without: frozenset[str], region: str, epoch: int, grace_sec: float
+) -> Promotion:
+    """What a promotion to ``epoch`` has to do, begun before or not. Raises RegionRefused.
+
+    ``grace_sec``: TOMBSTONE_GRACE_SEC, the age from which deletes may have been collected.
+    """
     taken = [n for n in own if n not in without]
     if len(taken) < majority(len(own)):
         raise RegionRefused(
@@ -251,6 +274,8 @@ def promote_plan(own: Statuses, peers: Statuses, without: frozenset[str], region
     _check_nodes(own, taken)
     copies = {n: g for n in taken if n not in ours and (g := own[n].guard) is not None}
     _check_copies(copies, taken, ours, region, epoch)
+    # A guard that is a copy holds copied_ms of another promotion.
+    _check_ages({n: own[n].copied_ms if n in ours else own[n].heartbeat_ms for n in taken}, grace_sec)
     _check_peers(peers, region, epoch)
     marked = {n: g for n, g in ours.items() if g.state == RECOVERING}
     wrong = [n for n in ours if n not in marked and n not in promoted]
@@ -299,6 +324,21 @@ def _check_copies(copies: dict[str, Guard], taken: list[str], ours: dict[str, Gu
             raise RegionRefused(
                 f"--epoch {epoch}: {node} is a copy of epoch {guard.region_epoch}; use {guard.region_epoch + 1} or more"
             )
+
+
+def _check_ages(beats: Mapping[str, int | None], grace_sec: float) -> None:
+    """A copy may lack a delete that has been collected on another one: settling would bring the value back.
+
+    ``beats``: the last heartbeat that came through, in ms. Without any nothing is known, and nothing is refused.
+    """
+    newest = max((b for b in beats.values() if b), default=0)
+    late = {n: (newest - b) / 1000 for n, b in beats.items() if b and newest - b > grace_sec * 1000}
+    if late:
+        node, seconds = next(iter(late.items()))
+        raise RegionRefused(
+            f"{', '.join(late)}: the copy ends {seconds:.0f} s before the newest one, and deletes are collected after "
+            f"{grace_sec:g} s (TOMBSTONE_GRACE_SEC): it would bring deleted keys back. Give it up with --without {node}"
+        )
 
 
 def _check_peers(peers: Statuses, region: str, epoch: int) -> None:

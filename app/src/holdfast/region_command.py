@@ -24,6 +24,7 @@ from .region import (
     RegionRefused,
     Status,
     fenced_at,
+    left_below,
     majority,
     marked_guard,
     promote_plan,
@@ -129,8 +130,20 @@ class RegionCommand:
         own, peers = self._look()
         confirmed = self._typed(arguments.confirm)
         moves = to_unfence(own, peers, self._region, arguments.epoch, confirmed)
-        why = f"unfenced at {arguments.epoch}"
-        return self._move_all(own, moves, why, "REGION_UNFENCED", {"epoch": arguments.epoch})
+        epoch, told = arguments.epoch, {"epoch": arguments.epoch}
+        if self._move_all(own, moves, f"unfenced at {epoch}", "REGION_UNFENCED", told, quiet=True):
+            return self._end(Exit.INCOMPLETE, told, "not all nodes are unfenced; run this again")
+        own, _peers = self._look()
+        low = left_below(own, self._region, epoch)
+        told["nodes"] = {n: _state_and_epoch(s) for n, s in own.items()}
+        if low:
+            return self._end(
+                Exit.INCOMPLETE,
+                told,
+                f"{', '.join(low)}: the fence never got there, so it stays at region epoch {max(low.values())} and "
+                f"does not vote: empty it, then holdfast bootstrap and holdfast repair {next(iter(low))}",
+            )
+        return self._end(Exit.OK, told)
 
     def _confirm(self, arguments: Namespace) -> int:
         own, peers = self._look()
@@ -152,9 +165,9 @@ class RegionCommand:
         )
 
     def _promote(self, arguments: Namespace) -> int:
-        epoch, without = arguments.epoch, frozenset(arguments.without)
+        epoch, without, grace = arguments.epoch, frozenset(arguments.without), self._settings.tombstone_grace_sec
         own, peers = self._look()
-        plan = promote_plan(own, peers, without, self._region, epoch)
+        plan = promote_plan(own, peers, without, self._region, epoch, grace)
         told = {"epoch": epoch, "without": sorted(without)}
         marks = {n: (g, marked_guard(self._region, n, epoch, secrets.token_hex(16))) for n, g in plan.mark.items()}
         if marks and self._move_all(own, marks, arguments.reason, "", told, quiet=True):
@@ -163,7 +176,7 @@ class RegionCommand:
             )
         if not plan.done:
             own, peers = self._look()
-            plan = promote_plan(own, peers, without, self._region, epoch)
+            plan = promote_plan(own, peers, without, self._region, epoch, grace)
             if plan.mark:
                 return self._end(Exit.INCOMPLETE, told, f"{', '.join(plan.mark)}: changed meanwhile; run this again")
             moves = {n: (g, replace(g, state=PROMOTED)) for n, g in plan.marked.items()}
@@ -250,6 +263,11 @@ def _why_not(status: Status) -> str:
     if not status.reachable:
         return f"unreachable: {status.reason}"
     return "replica" if status.role == "replica" else status.guard.state if status.guard else "no guard"
+
+
+def _state_and_epoch(status: Status) -> str:
+    guard = status.guard if status.primary else None
+    return f"{guard.state} at {guard.region_epoch}" if guard else _why_not(status)
 
 
 def _shown(status: Status) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +28,42 @@ def test_control_a_fence_that_tries_once_leaves_the_region_serving(regions: Regi
     assert (code, told["fenced"]) == (3, []), words
     assert "changed by somebody else" in told["nodes"]["db_g1"]
     assert regions.west.states() == ["member"] * 3
+
+
+def test_a_node_that_the_fence_did_not_reach_is_named_by_unfence(regions: Regions) -> None:
+    west = regions.west
+    west.nodes["db_g3"].kill()
+    assert west.region("fence", "--epoch", "2", "--reason", "drill")[0] == 0
+    west.nodes["db_g3"].start()
+    code, told, words = west.region("unfence", "--epoch", "2")
+    assert (code, told["nodes"]) == (3, {"db_g1": "member at 2", "db_g2": "member at 2", "db_g3": "member at 1"}), words
+    assert "db_g3: the fence never got there" in words
+    assert "empty it, then holdfast bootstrap" in words
+    west.nodes["db_g3"].client().flushall()
+    assert west.bootstrap()[0] == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", "repair", "db_g3"], env=west.env("cp"), capture_output=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    code, told, words = west.region("unfence", "--epoch", "2")
+    assert (code, set(told["nodes"].values())) == (0, {"member at 2"}), "the cure that was named"
+
+
+def test_a_promotion_refuses_a_copy_that_would_bring_collected_deletes_back(regions: Regions) -> None:
+    beats = regions.west.run("replicate", "ap")
+    east = regions.east
+    wait_for("beats", lambda: all(east.nodes[n].client().get("holdfast:heartbeat") for n in NAMES))
+    regions.cables["db_g1"].cut = True
+    time.sleep(3)
+    beats.stop()
+    regions.west.kill_nodes()
+    regions.cut_loose()
+    code, _told, words = east.region("promote", "--epoch", "2", TOMBSTONE_GRACE_SEC="1")
+    assert code == 6, words
+    assert "--without db_g1" in words
+    assert east.guard("db_g1")["region"] == "west", "nothing was changed"
+    code, _told, words = east.region("promote", "--epoch", "2")
+    assert code == 0, "within the grace of one day"
 
 
 def part(regions: Regions) -> None:

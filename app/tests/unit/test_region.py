@@ -11,6 +11,7 @@ from holdfast.region import (
     RegionRefused,
     Status,
     fenced_at,
+    left_below,
     may_confirm,
     promote_plan,
     served_by,
@@ -35,6 +36,7 @@ def copy(node: str, region: str = "west", epoch: int = 1) -> Status:
     return replace(primary(node, region, epoch), role="replica", link="up")
 
 
+GRACE = 60.0
 AWAY = Status(False, "connect")
 WEST = {n: primary(n) for n in NAMES}
 EAST = {n: copy(n) for n in NAMES}
@@ -137,23 +139,46 @@ def test_unfence() -> None:
             to_unfence(own, peers, "west", 2, confirmed)
 
 
+AGED = {
+    "a": primary("a", heartbeat_ms=99_000),
+    "b": primary("b", heartbeat_ms=38_999),
+    "c": primary("c", heartbeat_ms=39_000),
+}
+
+
+def test_a_copy_that_ends_before_the_grace_is_taken_only_when_nothing_can_have_been_collected() -> None:
+    assert set(promote_plan(AGED, {}, frozenset({"b"}), "east", 2, GRACE).mark) == {"a", "c"}
+    assert set(promote_plan(AGED, {}, frozenset(), "east", 2, GRACE + 1).mark) == set(NAMES)
+    unknown = AGED | {"b": primary("b")}
+    assert set(promote_plan(unknown, {}, frozenset(), "east", 2, GRACE).mark) == set(NAMES), "not known"
+
+
+def test_unfence_after_a_fence_that_reached_few_names_the_cure() -> None:
+    few = {**WEST, "a": fenced()["a"]}
+    with pytest.raises(RegionRefused, match=r"never got to b \(at 1\), c \(at 1\): run region fence --epoch 2 again"):
+        to_unfence(few, EAST, "west", 2, False)
+    with pytest.raises(RegionRefused, match=r"b, c does not answer: bring it up$"):
+        to_unfence(few | {"b": AWAY, "c": AWAY}, EAST, "west", 2, False)
+    assert left_below({**fenced(), "a": WEST["a"], "b": AWAY}, "west", 2) == {"a": 1}
+
+
 def plan(own: dict[str, Status], peers: dict[str, Status], *without: str, epoch: int = 2) -> object:
-    return promote_plan(own, peers, frozenset(without), "east", epoch)
+    return promote_plan(own, peers, frozenset(without), "east", epoch, GRACE)
 
 
 def test_a_promotion_goes_on_where_it_was_cut_off() -> None:
-    first = promote_plan(LOOSE, fenced(), frozenset(), "east", 2)
+    first = promote_plan(LOOSE, fenced(), frozenset(), "east", 2, GRACE)
     assert (set(first.mark), first.marked, first.done) == (set(NAMES), {}, False)
     half = {**LOOSE, "a": primary("a", "east", 2, RECOVERING)}
-    again = promote_plan(half, fenced(), frozenset(), "east", 2)
+    again = promote_plan(half, fenced(), frozenset(), "east", 2, GRACE)
     assert (set(again.mark), set(again.marked)) == ({"b", "c"}, {"a"})
     late = {**east(2, RECOVERING), "a": primary("a", "east", 2, PROMOTED)}
-    assert set(promote_plan(late, fenced(), frozenset(), "east", 2).marked) == {"b", "c"}
-    assert promote_plan(east(), fenced(), frozenset(), "east", 2).done
+    assert set(promote_plan(late, fenced(), frozenset(), "east", 2, GRACE).marked) == {"b", "c"}
+    assert promote_plan(east(), fenced(), frozenset(), "east", 2, GRACE).done
     healing = {**east(2, MEMBER), "a": primary("a", "east", 2, RECOVERING)}
-    done = promote_plan(healing, fenced(), frozenset(), "east", 2)
+    done = promote_plan(healing, fenced(), frozenset(), "east", 2, GRACE)
     assert (done.done, done.mark, done.marked) == (True, {}, {}), "a node that is being healed is left alone"
-    assert set(promote_plan({**LOOSE, "a": AWAY}, fenced(), frozenset({"a"}), "east", 2).mark) == {"b", "c"}
+    assert set(promote_plan({**LOOSE, "a": AWAY}, fenced(), frozenset({"a"}), "east", 2, GRACE).mark) == {"b", "c"}
 
 
 @pytest.mark.parametrize(
@@ -173,6 +198,9 @@ def test_a_promotion_goes_on_where_it_was_cut_off() -> None:
         ({**LOOSE, "a": primary("a", "north")}, {}, (), 2, "several regions"),
         ({**LOOSE, "a": primary("a", "east", 1)}, {}, (), 2, "own"),
         (east(2, FENCED), {}, (), 2, "over"),
+        (AGED, {}, (), 2, "deleted keys back.*--without b"),
+        (AGED | {"b": replace(AGED["b"], copied_ms=99_000)}, {}, (), 2, "--without b"),  # of an older promotion
+        (AGED | {"a": primary("a", "east", 2, RECOVERING, copied_ms=99_000)}, {}, (), 2, "--without b"),
     ],
 )
 def test_a_promotion_refuses_and_names_the_cure(
@@ -184,7 +212,7 @@ def test_a_promotion_refuses_and_names_the_cure(
 
 def test_the_old_region_fenced_at_the_very_epoch_is_no_obstacle() -> None:
     copies = {n: primary(n, epoch=2, state=FENCED) for n in NAMES}
-    assert set(promote_plan(copies, fenced(), frozenset(), "east", 2).mark) == set(NAMES)
+    assert set(promote_plan(copies, fenced(), frozenset(), "east", 2, GRACE).mark) == set(NAMES)
 
 
 def test_lag_is_that_of_a_replica_only() -> None:
