@@ -26,14 +26,13 @@ from .region import (
     fenced_at,
     left_below,
     majority,
-    marked_guard,
-    promote_plan,
     superseded_by,
     to_fence,
     to_unfence,
     with_last_heartbeat,
 )
 from .region_nodes import CHANGED, RESTARTED, RegionNodes
+from .region_promotion import marked_guard, promote_plan
 from .region_settle import settle_region
 from .region_watch import HEARTBEAT_METRIC
 from .repair_plan import Stopped

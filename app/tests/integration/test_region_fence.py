@@ -133,3 +133,33 @@ def test_two_regions_at_one_epoch_both_close_and_a_person_decides(regions: Regio
         wait_for("serves again", lambda a=app: a.write("k", "on").status == 200, 5)
     for app in west:
         wait_for("not this one", lambda a=app: why_not(a) == "fenced", 5)
+
+
+def test_blank_nodes_do_not_begin_a_region_beside_one_that_serves(regions: Regions) -> None:
+    regions.cut_loose()
+    east = regions.east
+    for node in east.nodes.values():
+        node.client().flushall()
+    for arguments in (("--check",), ()):
+        code, report = east.bootstrap(*arguments)
+        assert (code, report["changed"]) == (6, False)
+        assert "db_g1: member of west at region epoch 1" in report["messages"][0]
+        assert "REPLICAOF" in report["messages"][0]
+    assert east.states() == [""] * 3
+    for cable in list(regions.to_west.values())[1:]:
+        cable.cut = True
+    assert east.bootstrap()[0] == 6, "one that answers is enough"
+    regions.to_west["db_g1"].cut = True
+    code, report = east.bootstrap()
+    assert (code, report["changed"]) == (0, True), "nobody is there: a first start"
+    assert east.states() == ["member"] * 3
+
+
+def test_of_two_blank_regions_the_first_one_begins(regions: Regions) -> None:
+    regions.cut_loose()
+    for region in (regions.west, regions.east):
+        for node in region.nodes.values():
+            node.client().flushall()
+    assert regions.west.bootstrap()[0] == 0
+    assert regions.west.states() == ["member"] * 3, "blank peers are no hindrance"
+    assert regions.east.bootstrap()[0] == 6

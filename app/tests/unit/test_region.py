@@ -13,13 +13,13 @@ from holdfast.region import (
     fenced_at,
     left_below,
     may_confirm,
-    promote_plan,
     served_by,
     superseded_by,
     to_fence,
     to_unfence,
     with_last_heartbeat,
 )
+from holdfast.region_promotion import promote_plan
 
 NAMES = ("a", "b", "c")
 
