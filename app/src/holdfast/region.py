@@ -4,8 +4,8 @@ Each standby node is a native replica of the active region's node of the same na
 the other region. A failover fences the active region where it can be reached, makes the replicas primaries and promotes
 them:
 
-1. region_promotion.py: every node (but those set aside) is a primary that holds a copy of one region's node of that name.
-   Each becomes *recovering* with this region's name, the new epoch and a fresh incarnation. Nothing of before is
+1. region_promotion.py: every node (but those set aside) is a primary that holds a copy of one region's node of that
+   name. Each becomes *recovering* with this region's name, the new epoch and a fresh incarnation. Nothing of before is
    accepted then.
 2. When all are marked they become *promoted* and serve; not before, as a node that still takes writes of another
    history would be a copy that is not there for the reads that must hear all.
@@ -58,6 +58,8 @@ class Status:
     copied_ms: int | None = None
     #: Of a fenced node: the region epoch at which it was what ``fenced_from`` says.
     fenced_epoch: int | None = None
+    #: Of a replica: for how long a running instance has seen no newer heartbeat than this, by its own clock.
+    unchanged_sec: float | None = None
 
     @property
     def primary(self) -> bool:
@@ -69,10 +71,14 @@ class Status:
 
     @property
     def lag_seconds(self) -> float | None:
-        """A replica's: how old the newest heartbeat is that came through. The clocks of two machines are compared."""
+        """A replica's: how old the newest heartbeat is that came through.
+
+        That compares the clocks of two machines. If this side's is behind, it says too little; so it is never less than
+        the time for which an instance of this side has waited for the next heartbeat.
+        """
         if self.role != "replica" or self.heartbeat_ms is None or self.clock_ms is None:
             return None
-        return max(0.0, (self.clock_ms - self.heartbeat_ms) / 1000)
+        return max(0.0, (self.clock_ms - self.heartbeat_ms) / 1000, self.unchanged_sec or 0.0)
 
     def original(self, region: str, node: str) -> Guard | None:
         """Its guard, if it is a primary and no copy: of the node of that name in ``region``."""
@@ -84,17 +90,21 @@ class Status:
 REPL_TIMEOUT_SEC = 60
 
 
-def with_last_heartbeat(status: Status, seen_ms: int | None) -> Status:
+def with_last_heartbeat(status: Status, seen_ms: int | None, unchanged_sec: float | None = None) -> Status:
     """A replica whose link is down shows no data, but its lag goes on. ``seen_ms``: the last heartbeat somebody saw
-    there.
+    there; ``unchanged_sec``: how long ago that one was new to them.
 
     If nobody did, the time since its link went down, and what it took to notice that, is the most that can have been
     lost.
     """
-    if status.role != "replica" or status.heartbeat_ms is not None or status.clock_ms is None:
+    if status.role != "replica" or status.clock_ms is None:
         return status
+    if status.heartbeat_ms is not None:
+        return replace(status, unchanged_sec=unchanged_sec) if status.heartbeat_ms == seen_ms else status
+    if seen_ms is not None:
+        return replace(status, heartbeat_ms=seen_ms, unchanged_sec=unchanged_sec)
     down = status.link_down_seconds
-    if seen_ms is None and down is not None and down >= 0:
+    if down is not None and down >= 0:
         seen_ms = status.clock_ms - (down + REPL_TIMEOUT_SEC) * 1000
     return replace(status, heartbeat_ms=seen_ms)
 

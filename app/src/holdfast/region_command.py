@@ -34,7 +34,7 @@ from .region import (
 from .region_nodes import CHANGED, RESTARTED, RegionNodes
 from .region_promotion import marked_guard, promote_plan
 from .region_settle import settle_region
-from .region_watch import HEARTBEAT_METRIC
+from .region_watch import HEARTBEAT_METRIC, UNCHANGED_METRIC
 from .repair_plan import Stopped
 from .settings import BootstrapSettings
 
@@ -83,9 +83,9 @@ class RegionCommand:
 
     def _status(self, _arguments: Namespace) -> int:
         own, peers = self._look()
-        if any(s.role == "replica" and s.heartbeat_ms is None for s in own.values()):
-            seen = last_heartbeats(self._port)
-            own = {n: with_last_heartbeat(s, seen.get(n)) for n, s in own.items()}
+        if any(s.role == "replica" for s in own.values()):
+            seen, unchanged = last_heartbeats(self._port)
+            own = {n: with_last_heartbeat(s, seen.get(n), unchanged.get(n)) for n, s in own.items()}
         epochs = [s.guard.region_epoch for s in (*own.values(), *peers.values()) if s.guard is not None]
         shown = {"region": self._region, "epoch": max(epochs, default=0)}
         shown |= {"nodes": {n: _shown(s) for n, s in own.items()}, "peers": {n: _shown(s) for n, s in peers.items()}}
@@ -240,18 +240,23 @@ class RegionCommand:
         return int(code)
 
 
-def last_heartbeats(port: int) -> dict[str, int]:
-    """What the running instance has seen (region_watch.py), in ms; nothing if none runs."""
+def last_heartbeats(port: int) -> tuple[dict[str, int], dict[str, float]]:
+    """What the running instance has seen (region_watch.py): (in ms, for how many seconds); nothing if none runs."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     try:
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
-        return {}
+        return {}, {}
     finally:
         connection.close()
-    rows = re.findall(rf'^{HEARTBEAT_METRIC}{{node="([^"]+)"}} ([0-9.e+]+)$', text, re.M)
-    return {node: int(float(seconds) * 1000) for node, seconds in rows}
+    beats, unchanged = _per_node(text, HEARTBEAT_METRIC), _per_node(text, UNCHANGED_METRIC)
+    return {node: round(seconds * 1000) for node, seconds in beats.items()}, unchanged
+
+
+def _per_node(text: str, metric: str) -> dict[str, float]:
+    rows = re.findall(rf'^{metric}{{node="([^"]+)"}} ([0-9.e+-]+)$', text, re.M)
+    return {node: float(number) for node, number in rows}
 
 
 def _complain(words: str) -> None:

@@ -1,4 +1,4 @@
-"""What a promotion of this region's copies has to do, and what forbids it (region.py says why). Pure: no I/O, no clock."""
+"""What a promotion of this region's copies has to do, and what forbids it; region.py says why. Pure: no I/O."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ HEARTBEAT_MS = 800
 SHARED_SEC = 5.0
 _AUDITED = {FENCED: "REGION_FENCED", PROMOTED: "REGION_PROMOTED", MEMBER: "REGION_SETTLED"}
 HEARTBEAT_METRIC = "region_replication_heartbeat_timestamp_seconds"
+UNCHANGED_METRIC = "region_replication_heartbeat_unchanged_seconds"
 Notify = Callable[[str, dict[str, Any]], None]
 
 
@@ -46,8 +47,9 @@ class PeerWatch:
         self._settings, self._nodes = settings, nodes
         self._peers = RegionNodes(settings.peers, settings.redis, settings.network_timeout_sec)
         self._own = RegionNodes(settings.nodes, settings.redis, settings.network_timeout_sec)
-        #: The last heartbeat seen on each own node that is a replica, by its primary's clock in ms.
-        self._heartbeats: dict[str, int] = {}
+        #: The last heartbeat seen on each own node that is a replica, by its primary's clock in ms; when it was new to
+        #: us, by our monotonic clock.
+        self._heartbeats: dict[str, tuple[int, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="region", daemon=True)
 
@@ -78,8 +80,17 @@ class PeerWatch:
         metrics.per_node(
             HEARTBEAT_METRIC,
             "On a standby: the last heartbeat seen on the node, by the active region's clock; NaN if none was.",
-            lambda: {n: self._heartbeats.get(n, math.nan) / 1000 for n in self._settings.node_names},
+            lambda: {n: h[0] / 1000 if (h := self._heartbeats.get(n)) else math.nan for n in self._settings.node_names},
         )
+        metrics.per_node(
+            UNCHANGED_METRIC,
+            "On a standby: how long this process has seen no newer heartbeat on the node; NaN if it never saw one.",
+            lambda: {n: _or_nan(self._unchanged(n)) for n in self._settings.node_names},
+        )
+
+    def _unchanged(self, node: str) -> float | None:
+        held = self._heartbeats.get(node)
+        return None if held is None else time.monotonic() - held[1]
 
     def _look(self) -> None:
         standby = self._nodes.guards.withheld() == "standby"
@@ -90,9 +101,11 @@ class PeerWatch:
 
     def _remember(self, own: dict[str, Status]) -> dict[str, Status]:
         for node, status in own.items():
-            if status.role == "replica" and status.heartbeat_ms is not None:
-                self._heartbeats[node] = status.heartbeat_ms
-        return {n: with_last_heartbeat(s, self._heartbeats.get(n)) for n, s in own.items()}
+            beat = status.heartbeat_ms if status.role == "replica" else None
+            if beat is not None and self._heartbeats.get(node, (None,))[0] != beat:
+                self._heartbeats[node] = (beat, time.monotonic())
+        last = {n: held[0] for n, held in self._heartbeats.items()}
+        return {n: with_last_heartbeat(s, last.get(n), self._unchanged(n)) for n, s in own.items()}
 
     def _learn(self, peers: dict[str, Status]) -> tuple[int, str]:
         epoch, who = served_by(peers, self._settings.region)

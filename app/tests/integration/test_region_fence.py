@@ -135,6 +135,26 @@ def test_two_regions_at_one_epoch_both_close_and_a_person_decides(regions: Regio
         wait_for("not this one", lambda a=app: why_not(a) == "fenced", 5)
 
 
+def test_a_lag_shows_although_the_clock_of_the_standby_is_behind(regions: Regions) -> None:
+    app, pulls = regions.east.run("serve", "cp"), regions.east.run("replicate", "ap")
+    wait_for("standby", lambda: why_not(app) == "standby")
+    ahead = int(time.time() * 1000) + 3_600_000
+    for node in regions.west.nodes.values():
+        node.client().set("holdfast:heartbeat", ahead)
+    regions.in_step()
+
+    def lag(**extra: str) -> float:
+        return float(regions.east.region("status", **extra)[1]["nodes"]["db_g1"]["lag_seconds"])
+
+    listen = f"127.0.0.1:{app.port}"
+    wait_for("shown by status", lambda: lag(LISTEN=listen) > 3, 15)
+    wait_for("and by replicate", lambda: pulls.metric('region_replication_lag_seconds{node="db_g1"}') > 3)
+    assert lag() == 0, "control: no instance is asked, and the clocks alone say so"
+    for node in regions.west.nodes.values():
+        node.client().set("holdfast:heartbeat", ahead + 1)
+    wait_for("a new one came through", lambda: lag(LISTEN=listen) < 3)
+
+
 def test_blank_nodes_do_not_begin_a_region_beside_one_that_serves(regions: Regions) -> None:
     regions.cut_loose()
     east = regions.east

@@ -218,6 +218,9 @@ def test_the_old_region_fenced_at_the_very_epoch_is_no_obstacle() -> None:
 def test_lag_is_that_of_a_replica_only() -> None:
     assert replace(copy("a"), heartbeat_ms=1_000, clock_ms=3_500).lag_seconds == 2.5
     assert replace(copy("a"), heartbeat_ms=3_000, clock_ms=2_000).lag_seconds == 0
+    assert replace(copy("a"), heartbeat_ms=3_000, clock_ms=2_000, unchanged_sec=7).lag_seconds == 7, "a clock behind"
+    assert replace(copy("a"), heartbeat_ms=1_000, clock_ms=9_000, unchanged_sec=7).lag_seconds == 8
+    assert replace(copy("a"), clock_ms=9_000, unchanged_sec=7).lag_seconds is None
     assert copy("a").lag_seconds is None
     assert replace(primary("a"), heartbeat_ms=1_000, clock_ms=3_500).lag_seconds is None
 
@@ -228,4 +231,8 @@ def test_the_lag_goes_on_when_the_link_is_down() -> None:
     assert with_last_heartbeat(down, None).lag_seconds == 65
     assert with_last_heartbeat(replace(down, link_down_seconds=-1), None).lag_seconds is None
     assert with_last_heartbeat(replace(down, heartbeat_ms=99_000), 90_000).lag_seconds == 1
+    fast = replace(down, heartbeat_ms=200_000)
+    assert with_last_heartbeat(fast, 200_000, 9).lag_seconds == 9
+    assert with_last_heartbeat(fast, 199_000, 9).lag_seconds == 0, "newer than what the instance has seen"
+    assert with_last_heartbeat(down, 200_000, 9).lag_seconds == 9
     assert with_last_heartbeat(primary("a", clock_ms=100_000), 90_000).lag_seconds is None
