@@ -1,6 +1,7 @@
 """`holdfast bootstrap`: gives blank nodes their guard, once. Safe to run at any time, by several at once.
 
-- All nodes reachable, distinct and blank: each is stamped *member*.
+- All nodes reachable, distinct and blank: each is stamped *member*; but not if a node of the other region has a guard:
+  then that region serves or did, and a second one beside it is what must never be.
 - Some node has a guard: blank reachable nodes are stamped *recovering*, nothing else is touched.
 - No node has a guard and one is unreachable: nothing is changed; the unreachable one may be a member of old.
 - Some node is a replica (a standby region): nothing is changed, and nothing is wrong.
@@ -18,11 +19,12 @@ from typing import Any
 from . import scripts
 from .guard import MEMBER, RECOVERING, Guard
 from .link import Answer, Command, Failed, NodeLink, Outcome, plain_command, script_command
+from .region_nodes import RegionNodes
 from .settings import BootstrapSettings
 
 #: A stamp as *member* must happen within this time of having seen all nodes blank, by the node's own clock.
 STAMP_WITHIN_MS = 3000
-OK, UNREACHABLE_NODE, DATA_WITHOUT_GUARD, WRONG_NODE = 0, 3, 4, 5
+OK, UNREACHABLE_NODE, DATA_WITHOUT_GUARD, WRONG_NODE, OTHER_REGION = 0, 3, 4, 5, 6
 
 
 @dataclass(slots=True)
@@ -110,8 +112,34 @@ class Bootstrap:
                 "changed. Bring it up and run this again"
             )
         else:
-            for name in blank:
-                self._stamp(report, name, MEMBER)
+            self._stamp_first(report, blank)
+
+    def _stamp_first(self, report: Report, blank: list[str]) -> None:
+        """All are blank. Peers that do not answer or are blank too are no hindrance: a first start looks like that."""
+        held = self._look_at_peers()
+        if held:
+            report.exit_code = OTHER_REGION
+            report.messages.append(
+                f"{', '.join(blank)}: blank, but the other region has guards ({', '.join(held)}): it serves or did, "
+                "and this region must not begin beside it; nothing was changed. Make these nodes replicas of its nodes "
+                "(REPLICAOF); if there is no other region any more, empty PEER_NODES"
+            )
+            return
+        for name in blank:
+            self._stamp(report, name, MEMBER)
+
+    def _look_at_peers(self) -> list[str]:
+        """What those nodes of the other region say that have a guard."""
+        if not self._settings.peers:
+            return []
+        peers = RegionNodes(self._settings.peers, self._settings.redis, self._settings.network_timeout_sec * 2)
+        peers.start()
+        try:
+            seen = peers.ask().wait()
+        finally:
+            peers.stop()
+        guards = {n: s.guard for n, s in seen.items() if s.guard is not None}
+        return [f"{n}: {g.state} of {g.region} at region epoch {g.region_epoch}" for n, g in guards.items()]
 
     def _stamp_late(self, report: Report, blank: list[str]) -> None:
         """Others have guards already. Perhaps another bootstrap is just stamping: give it the time it has."""

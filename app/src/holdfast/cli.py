@@ -101,7 +101,8 @@ def _check_nodes(loaded: settings.Settings) -> int:
 
 
 def _bootstrap(arguments: argparse.Namespace) -> int:
-    """Exit codes: 3 a node is unreachable, 4 data without a guard, 5 NODES and the servers do not fit together."""
+    """Exit codes: 3 a node is unreachable, 4 data without a guard, 5 NODES and the servers do not fit together,
+    6 the other region serves or did."""
     loaded = settings.load_bootstrap(os.environ)
     from .bootstrap import Bootstrap
 

@@ -48,6 +48,7 @@ class Fenced(ServiceError):
 #: What ``GuardBook.withheld`` says, for people.
 WITHHELD = {
     "fenced": "a higher region epoch is known: this region must not serve",
+    "two_regions": "both regions served at one region epoch: neither may until somebody says whose history stays",
     "standby": "this region is a standby: its nodes hold copies of another region's",
     "unconfirmed": "nodes were started and nobody has confirmed yet that this region still serves",
 }

@@ -87,7 +87,7 @@ class GuardBook:
         self._known: dict[str, Guard | None] = {}
         self._lock = threading.Lock()
         self._version = 0
-        self._peer_epoch = 0
+        self._peer_epoch = self._shared_epoch = 0
         self._unconfirmed: set[str] = set()
         self._derived: dict[str, tuple[int, Any]] = {}
 
@@ -113,6 +113,21 @@ class GuardBook:
             self._peer_epoch = epoch
             self._version += 1
             return True
+
+    def learn_shared_epoch(self, epoch: int) -> bool:
+        """Both regions served at ``epoch``: neither may go on there. Returns True if that was news."""
+        with self._lock:
+            if epoch <= self._shared_epoch:
+                return False
+            self._shared_epoch = epoch
+            self._version += 1
+            return True
+
+    def served_epoch(self) -> int:
+        """The highest epoch at which a node of this region votes, confirmed or not; 0 if none is known to."""
+        with self._lock:
+            known = dict(self._known)
+        return max((g.region_epoch for n, g in known.items() if g and self._is_named(n, g, VOTING)), default=0)
 
     def hold_back(self, node: str, unconfirmed: bool) -> bool:
         """Whether ``node`` waits to be confirmed after its start. Returns True if that was news."""
@@ -185,19 +200,23 @@ class GuardBook:
     def withheld(self) -> str | None:
         """None, or why this region must not serve, whoever answers.
 
-        ``fenced``: some node, or the other region, knows a higher region epoch than the one a majority votes at.
-        ``standby``: no node votes, and they are replicas or copies of another region's. ``unconfirmed``: no majority
-        votes, as nodes that started lately wait until somebody confirms that this region is still the one.
+        ``two_regions``: the other one served at the very epoch that this one's nodes are at. ``fenced``: some node, or
+        the other region, knows a higher region epoch than the one a majority votes at. ``standby``: no node votes, and
+        they are replicas or copies of another region's. ``unconfirmed``: no majority votes, as nodes that started
+        lately wait until somebody confirms that this region is still the one.
         """
         found: str | None = self._once("withheld", self._withheld)
         return found
 
     def _withheld(self) -> str | None:
         config = self.config()
-        if config is not None:
-            return "fenced" if self.highest_region_epoch() > config[0] else None
         with self._lock:
             known = {n: g for n, g in self._known.items() if g is not None}
+        ours = [g.region_epoch for n, g in known.items() if g.region == self._region and g.node == n]
+        if ours and self._shared_epoch >= max(config[0] if config else max(ours), self._peer_epoch):
+            return "two_regions"
+        if config is not None:
+            return "fenced" if self.highest_region_epoch() > config[0] else None
         if any(g.state == FENCED and g.region == self._region for g in known.values()):
             return "fenced"
         named = [n for n, g in known.items() if self._is_named(n, g, VOTING)]
@@ -243,6 +262,8 @@ class GuardBook:
     def usable(self, node: str) -> Guard | None:
         """AP: the guard to expect of ``node`` if it may serve: member, ours, and not below the highest epoch seen."""
         guard = self.known(node)
-        if guard is None or not self.is_ours(node, guard) or guard.region_epoch < self.highest_region_epoch():
+        if guard is None or not self.is_ours(node, guard):
+            return None
+        if guard.region_epoch < self.highest_region_epoch() or guard.region_epoch <= self._shared_epoch:
             return None
         return guard

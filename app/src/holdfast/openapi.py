@@ -207,6 +207,7 @@ def _schemas(mode: str) -> dict[str, Any]:
                         "draining",
                         "log_blocked",
                         "fenced",
+                        "two_regions",
                         "standby",
                         "unconfirmed",
                         "no_quorum" if mode == "cp" else "unavailable",

@@ -4,20 +4,21 @@ Each standby node is a native replica of the active region's node of the same na
 the other region. A failover fences the active region where it can be reached, makes the replicas primaries and promotes
 them:
 
-1. ``promote_plan``: every node (but those set aside) is a primary that holds a copy of one region's node of that name.
-   Each becomes *recovering* with this region's name, the new epoch and a fresh incarnation. Nothing of before is
+1. region_promotion.py: every node (but those set aside) is a primary that holds a copy of one region's node of that
+   name. Each becomes *recovering* with this region's name, the new epoch and a fresh incarnation. Nothing of before is
    accepted then.
 2. When all are marked they become *promoted* and serve; not before, as a node that still takes writes of another
    history would be a copy that is not there for the reads that must hear all.
 3. settle.py copies until every node holds everything, and makes them members.
 
-Which region serves is decided by the region epoch. A region that sees the other one vote at a higher epoch is over
-(``superseded_by``). It cannot see that while it is off: so a node that was started counts only once it was *confirmed*
-for that run of its process (``may_confirm``): by a majority of its own region that was up all along, or by a majority
-of the other region's nodes that show that they were not promoted. A promotion needs all but the nodes set aside, of
-which there are less than a majority; so a majority of nodes that are replicas, or at an epoch not above ours and not
-voting beside us, meets every promotion. What this cannot give: a region that was up all along and can reach nobody does
-not know of a promotion until it can; fencing it is the operator's part.
+Which region serves is decided by the region epoch. A region that sees that the other one votes, or voted until it was
+fenced, at a higher epoch is over (``served_by``). If both did so at one epoch, which only commands behind a partition
+can bring about, both are: a person must say whose history stays. It cannot see that while it is off: so a node that
+was started counts only once it was *confirmed* for that run of its process (``may_confirm``): by a majority of its own
+region that was up all along, or by a majority of the other region's nodes that show that they were not promoted. A
+promotion needs all but the nodes set aside, of which there are less than a majority; so a majority of nodes that are
+replicas, or at an epoch not above ours and not voting beside us, meets every promotion. What this cannot give: a region
+that was up all along and can reach nobody does not know of a promotion until it can; fencing it is the operator's part.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from .guard import FENCED, MEMBER, PROMOTED, RECOVERING, VOTING, Guard
+from .guard import FENCED, RECOVERING, VOTING, Guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,10 @@ class Status:
     note: str = ""
     #: Of a node that was promoted: the last heartbeat that had come through, by its old primary's clock in ms.
     copied_ms: int | None = None
+    #: Of a fenced node: the region epoch at which it was what ``fenced_from`` says.
+    fenced_epoch: int | None = None
+    #: Of a replica: for how long a running instance has seen no newer heartbeat than this, by its own clock.
+    unchanged_sec: float | None = None
 
     @property
     def primary(self) -> bool:
@@ -66,10 +71,14 @@ class Status:
 
     @property
     def lag_seconds(self) -> float | None:
-        """A replica's: how old the newest heartbeat is that came through. The clocks of two machines are compared."""
+        """A replica's: how old the newest heartbeat is that came through.
+
+        That compares the clocks of two machines. If this side's is behind, it says too little; so it is never less than
+        the time for which an instance of this side has waited for the next heartbeat.
+        """
         if self.role != "replica" or self.heartbeat_ms is None or self.clock_ms is None:
             return None
-        return max(0.0, (self.clock_ms - self.heartbeat_ms) / 1000)
+        return max(0.0, (self.clock_ms - self.heartbeat_ms) / 1000, self.unchanged_sec or 0.0)
 
     def original(self, region: str, node: str) -> Guard | None:
         """Its guard, if it is a primary and no copy: of the node of that name in ``region``."""
@@ -81,17 +90,21 @@ class Status:
 REPL_TIMEOUT_SEC = 60
 
 
-def with_last_heartbeat(status: Status, seen_ms: int | None) -> Status:
+def with_last_heartbeat(status: Status, seen_ms: int | None, unchanged_sec: float | None = None) -> Status:
     """A replica whose link is down shows no data, but its lag goes on. ``seen_ms``: the last heartbeat somebody saw
-    there.
+    there; ``unchanged_sec``: how long ago that one was new to them.
 
     If nobody did, the time since its link went down, and what it took to notice that, is the most that can have been
     lost.
     """
-    if status.role != "replica" or status.heartbeat_ms is not None or status.clock_ms is None:
+    if status.role != "replica" or status.clock_ms is None:
         return status
+    if status.heartbeat_ms is not None:
+        return replace(status, unchanged_sec=unchanged_sec) if status.heartbeat_ms == seen_ms else status
+    if seen_ms is not None:
+        return replace(status, heartbeat_ms=seen_ms, unchanged_sec=unchanged_sec)
     down = status.link_down_seconds
-    if seen_ms is None and down is not None and down >= 0:
+    if down is not None and down >= 0:
         seen_ms = status.clock_ms - (down + REPL_TIMEOUT_SEC) * 1000
     return replace(status, heartbeat_ms=seen_ms)
 
@@ -118,6 +131,24 @@ def superseded_by(peers: Statuses, region: str) -> tuple[int, str]:
         if s.primary and s.guard is not None and s.guard.region != region and s.guard.state in VOTING
     ]
     return max(voting, default=(0, ""))
+
+
+def served_by(peers: Statuses, region: str) -> tuple[int, str]:
+    """(the highest epoch at which a node of the other region votes, or voted until it was fenced, which); or (0, "").
+
+    A node that was fenced at an epoch has not served at it; so fencing an old region higher than the one that serves
+    does no harm to the latter.
+    """
+    fenced = [
+        (s.fenced_epoch or 0, name)
+        for name, s in peers.items()
+        if s.guard is not None
+        and s.guard.region != region
+        and s.original(s.guard.region, name) is not None
+        and s.guard.state == FENCED
+        and s.fenced_from in VOTING
+    ]
+    return max(superseded_by(peers, region), *fenced, (0, ""))
 
 
 def may_confirm(name: str, own: Statuses, peers: Statuses, region: str) -> str:
@@ -197,101 +228,27 @@ def to_unfence(
     ]
     if len({*fenced, *back}) < majority(len(own)):
         raise RegionRefused(
-            f"only {', '.join(fenced) or 'no node'} is fenced at {epoch}; {majority(len(own))} are needed: bring the "
-            "others up"
+            f"{', '.join(fenced) or 'no node'} is fenced at {epoch}; {majority(len(own))} are needed: "
+            + _fence_cure(own, region, epoch)
         )
     # What it was before counts again; a node that was being healed is no member for having been fenced.
     states = {n: own[n].fenced_from if own[n].fenced_from in VOTING else RECOVERING for n in fenced}
     return {n: (g, replace(g, state=states[n])) for n, g in fenced.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """``mark``: copies to be made *recovering*; ``marked``: those that are; ``done``: nothing is left to do."""
-
-    mark: dict[str, Guard]
-    marked: dict[str, Guard]
-    promoted: dict[str, Guard]
-    done: bool
-
-
-def promote_plan(own: Statuses, peers: Statuses, without: frozenset[str], region: str, epoch: int) -> Promotion:
-    """What a promotion to ``epoch`` has to do, begun before or not. Raises RegionRefused."""
-    taken = [n for n in own if n not in without]
-    if len(taken) < majority(len(own)):
-        raise RegionRefused(
-            f"without {', '.join(sorted(without))} there are {len(taken)} nodes; {majority(len(own))} are needed"
-        )
-    ours = {n: g for n in taken if (g := own[n].original(region, n)) is not None and g.region_epoch == epoch}
-    settled = [n for n, g in ours.items() if g.state == MEMBER]
-    promoted = {n: g for n, g in ours.items() if g.state == PROMOTED}
-    if settled:
-        return Promotion({}, {}, promoted, True)
-    _check_nodes(own, taken)
-    copies = {n: g for n in taken if n not in ours and (g := own[n].guard) is not None}
-    _check_copies(copies, taken, ours, region, epoch)
-    _check_peers(peers, region, epoch)
-    marked = {n: g for n, g in ours.items() if g.state == RECOVERING}
-    wrong = [n for n in ours if n not in marked and n not in promoted]
-    if wrong:
-        raise RegionRefused(
-            f"{', '.join(wrong)}: {ours[wrong[0]].state} at {epoch}; this epoch is over, use a higher one"
-        )
-    return Promotion(copies, marked, promoted, not copies and not marked)
-
-
-def _check_nodes(own: Statuses, taken: list[str]) -> None:
-    away = [n for n in taken if not own[n].reachable]
+def _fence_cure(own: Statuses, region: str, epoch: int) -> str:
+    """What is wrong with the nodes that are not fenced at ``epoch``, and what helps."""
+    low, away = left_below(own, region, epoch), [n for n, s in own.items() if not s.reachable]
+    cures = []
+    if low:
+        at = ", ".join(f"{n} (at {e})" for n, e in low.items())
+        cures.append(f"the fence never got to {at}: run region fence --epoch {epoch} again, then unfence")
     if away:
-        raise RegionRefused(
-            f"{', '.join(away)}: does not answer ({own[away[0]].reason}). An acknowledged write may be there only: "
-            f"bring it up, or give it up with --without {away[0]}"
-        )
-    replicas = [n for n in taken if own[n].role == "replica"]
-    if replicas:
-        raise RegionRefused(f"{', '.join(replicas)}: is still a replica; run REPLICAOF NO ONE there first")
-    unread = [n for n in taken if own[n].reason or own[n].trouble]
-    if unread:
-        raise RegionRefused(f"{', '.join(unread)}: {own[unread[0]].trouble or own[unread[0]].reason}; cure that first")
+        cures.append(f"{', '.join(away)} does not answer: bring it up")
+    return "; ".join(cures) or "no node of this region answers as a primary; see region status"
 
 
-def _check_copies(copies: dict[str, Guard], taken: list[str], ours: dict[str, Guard], region: str, epoch: int) -> None:
-    bare = [n for n in taken if n not in copies and n not in ours]
-    if bare:
-        raise RegionRefused(f"{', '.join(bare)}: has no guard, so it is no copy; give it up with --without {bare[0]}")
-    not_copies = [n for n, g in copies.items() if g.region == region]
-    if not_copies:
-        held = copies[not_copies[0]]
-        raise RegionRefused(
-            f"{', '.join(not_copies)}: its guard is this region's own ({held.state} at {held.region_epoch}), "
-            "not a copy of the other region's; a fenced region comes back by region unfence"
-        )
-    misnamed = [n for n, g in copies.items() if g.node != n]
-    if misnamed:
-        raise RegionRefused(f"{misnamed[0]}: is a copy of {copies[misnamed[0]].node}; correct NODES or its primary")
-    donors = {g.region for g in copies.values()}
-    if len(donors) > 1:
-        raise RegionRefused(f"the nodes are copies of several regions ({', '.join(sorted(donors))})")
-    for node, guard in copies.items():
-        # At the very epoch at which the other region was fenced nobody has written.
-        if guard.region_epoch > epoch or (guard.region_epoch == epoch and guard.state != FENCED):
-            raise RegionRefused(
-                f"--epoch {epoch}: {node} is a copy of epoch {guard.region_epoch}; use {guard.region_epoch + 1} or more"
-            )
-
-
-def _check_peers(peers: Statuses, region: str, epoch: int) -> None:
-    ahead, who = superseded_by(peers, region)
-    if ahead >= epoch:
-        raise RegionRefused(
-            f"--epoch {epoch}: {who} of the other region serves at region epoch {ahead}; fence it, and use {ahead + 1}"
-        )
-    above = [n for n, s in peers.items() if s.primary and s.guard is not None and s.guard.region_epoch > epoch]
-    if above:
-        top = max(s.guard.region_epoch for n, s in peers.items() if n in above and s.guard is not None)
-        raise RegionRefused(f"--epoch {epoch}: {', '.join(above)} of the other region is at {top}; use {top} or more")
-
-
-def marked_guard(region: str, node: str, epoch: int, fresh: str) -> Guard:
-    """Step 1's guard. ``fresh``: a new incarnation."""
-    return Guard(RECOVERING, region, node, epoch, 1, fresh)
+def left_below(own: Statuses, region: str, epoch: int) -> dict[str, int]:
+    """This region's nodes that answer and are at a lower region epoch than ``epoch``: name -> theirs."""
+    held = {n: s.original(region, n) for n, s in own.items()}
+    return {n: g.region_epoch for n, g in held.items() if g is not None and g.region_epoch < epoch}

@@ -24,22 +24,24 @@ from .region import (
     RegionRefused,
     Status,
     fenced_at,
+    left_below,
     majority,
-    marked_guard,
-    promote_plan,
     superseded_by,
     to_fence,
     to_unfence,
     with_last_heartbeat,
 )
-from .region_nodes import RegionNodes
+from .region_nodes import CHANGED, RESTARTED, RegionNodes
+from .region_promotion import marked_guard, promote_plan
 from .region_settle import settle_region
-from .region_watch import HEARTBEAT_METRIC
+from .region_watch import HEARTBEAT_METRIC, UNCHANGED_METRIC
 from .repair_plan import Stopped
 from .settings import BootstrapSettings
 
 #: The whole time of one look at both regions, at least.
 LOOK_SEC = 2.0
+#: How often a guard that settling, healing or a restart moves under the fence is looked at and fenced again.
+FENCE_ATTEMPTS = 5
 
 
 class Exit(IntEnum):
@@ -81,24 +83,31 @@ class RegionCommand:
 
     def _status(self, _arguments: Namespace) -> int:
         own, peers = self._look()
-        if any(s.role == "replica" and s.heartbeat_ms is None for s in own.values()):
-            seen = last_heartbeats(self._port)
-            own = {n: with_last_heartbeat(s, seen.get(n)) for n, s in own.items()}
+        if any(s.role == "replica" for s in own.values()):
+            seen, unchanged = last_heartbeats(self._port)
+            own = {n: with_last_heartbeat(s, seen.get(n), unchanged.get(n)) for n, s in own.items()}
         epochs = [s.guard.region_epoch for s in (*own.values(), *peers.values()) if s.guard is not None]
         shown = {"region": self._region, "epoch": max(epochs, default=0)}
         shown |= {"nodes": {n: _shown(s) for n, s in own.items()}, "peers": {n: _shown(s) for n, s in peers.items()}}
         return self._end(Exit.OK, shown)
 
     def _fence(self, arguments: Namespace) -> int:
-        own, _peers = self._look()
-        epoch, failed = arguments.epoch, {}
-        for node, guard in to_fence(own, self._region, epoch).items():
-            fenced = replace(guard, state=FENCED, region_epoch=epoch)
-            problem = self._own.move(node, own[node].run_id, guard, fenced, False, arguments.reason)
-            if problem:
-                failed[node] = problem
-            else:
-                self._audit.record("REGION_FENCED", node=node, region_epoch=epoch, reason=arguments.reason)
+        epoch: int = arguments.epoch
+        failed: dict[str, str] = {}
+        for attempt in range(FENCE_ATTEMPTS):
+            own, _peers = self._look()
+            try:
+                moves = to_fence(own, self._region, epoch)
+            except RegionRefused:
+                if attempt == 0:
+                    raise
+                break  # somebody fenced it at a higher epoch meanwhile; the last look shows where
+            for node, guard in moves.items():
+                if failed.get(node, CHANGED) in (CHANGED, RESTARTED):
+                    failed[node] = self._fence_node(node, own[node].run_id, guard, epoch, arguments.reason)
+            if not any(problem in (CHANGED, RESTARTED) for problem in failed.values()):
+                break
+        failed = {n: problem for n, problem in failed.items() if problem}
         own, _peers = self._look()
         fenced_nodes = fenced_at(own, self._region, epoch)
         nodes = {n: "fenced" if n in fenced_nodes else failed.get(n) or _why_not(s) for n, s in own.items()}
@@ -110,12 +119,30 @@ class RegionCommand:
             )
         return self._end(Exit.OK, told)
 
+    def _fence_node(self, node: str, run_id: str, guard: Guard, epoch: int, reason: str) -> str:
+        problem = self._own.move(node, run_id, guard, replace(guard, state=FENCED, region_epoch=epoch), False, reason)
+        if not problem:
+            self._audit.record("REGION_FENCED", node=node, region_epoch=epoch, reason=reason)
+        return problem
+
     def _unfence(self, arguments: Namespace) -> int:
         own, peers = self._look()
         confirmed = self._typed(arguments.confirm)
         moves = to_unfence(own, peers, self._region, arguments.epoch, confirmed)
-        why = f"unfenced at {arguments.epoch}"
-        return self._move_all(own, moves, why, "REGION_UNFENCED", {"epoch": arguments.epoch})
+        epoch, told = arguments.epoch, {"epoch": arguments.epoch}
+        if self._move_all(own, moves, f"unfenced at {epoch}", "REGION_UNFENCED", told, quiet=True):
+            return self._end(Exit.INCOMPLETE, told, "not all nodes are unfenced; run this again")
+        own, _peers = self._look()
+        low = left_below(own, self._region, epoch)
+        told["nodes"] = {n: _state_and_epoch(s) for n, s in own.items()}
+        if low:
+            return self._end(
+                Exit.INCOMPLETE,
+                told,
+                f"{', '.join(low)}: the fence never got there, so it stays at region epoch {max(low.values())} and "
+                f"does not vote: empty it, then holdfast bootstrap and holdfast repair {next(iter(low))}",
+            )
+        return self._end(Exit.OK, told)
 
     def _confirm(self, arguments: Namespace) -> int:
         own, peers = self._look()
@@ -137,9 +164,9 @@ class RegionCommand:
         )
 
     def _promote(self, arguments: Namespace) -> int:
-        epoch, without = arguments.epoch, frozenset(arguments.without)
+        epoch, without, grace = arguments.epoch, frozenset(arguments.without), self._settings.tombstone_grace_sec
         own, peers = self._look()
-        plan = promote_plan(own, peers, without, self._region, epoch)
+        plan = promote_plan(own, peers, without, self._region, epoch, grace)
         told = {"epoch": epoch, "without": sorted(without)}
         marks = {n: (g, marked_guard(self._region, n, epoch, secrets.token_hex(16))) for n, g in plan.mark.items()}
         if marks and self._move_all(own, marks, arguments.reason, "", told, quiet=True):
@@ -148,7 +175,7 @@ class RegionCommand:
             )
         if not plan.done:
             own, peers = self._look()
-            plan = promote_plan(own, peers, without, self._region, epoch)
+            plan = promote_plan(own, peers, without, self._region, epoch, grace)
             if plan.mark:
                 return self._end(Exit.INCOMPLETE, told, f"{', '.join(plan.mark)}: changed meanwhile; run this again")
             moves = {n: (g, replace(g, state=PROMOTED)) for n, g in plan.marked.items()}
@@ -213,18 +240,23 @@ class RegionCommand:
         return int(code)
 
 
-def last_heartbeats(port: int) -> dict[str, int]:
-    """What the running instance has seen (region_watch.py), in ms; nothing if none runs."""
+def last_heartbeats(port: int) -> tuple[dict[str, int], dict[str, float]]:
+    """What the running instance has seen (region_watch.py): (in ms, for how many seconds); nothing if none runs."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     try:
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
-        return {}
+        return {}, {}
     finally:
         connection.close()
-    rows = re.findall(rf'^{HEARTBEAT_METRIC}{{node="([^"]+)"}} ([0-9.e+]+)$', text, re.M)
-    return {node: int(float(seconds) * 1000) for node, seconds in rows}
+    beats, unchanged = _per_node(text, HEARTBEAT_METRIC), _per_node(text, UNCHANGED_METRIC)
+    return {node: round(seconds * 1000) for node, seconds in beats.items()}, unchanged
+
+
+def _per_node(text: str, metric: str) -> dict[str, float]:
+    rows = re.findall(rf'^{metric}{{node="([^"]+)"}} ([0-9.e+-]+)$', text, re.M)
+    return {node: float(number) for node, number in rows}
 
 
 def _complain(words: str) -> None:
@@ -235,6 +267,11 @@ def _why_not(status: Status) -> str:
     if not status.reachable:
         return f"unreachable: {status.reason}"
     return "replica" if status.role == "replica" else status.guard.state if status.guard else "no guard"
+
+
+def _state_and_epoch(status: Status) -> str:
+    guard = status.guard if status.primary else None
+    return f"{guard.state} at {guard.region_epoch}" if guard else _why_not(status)
 
 
 def _shown(status: Status) -> dict[str, Any]:

@@ -17,6 +17,9 @@ from .link import Answer, Failed, NodeLink, Outcome, plain_command, script_comma
 from .region import Status
 from .settings import Address, RedisAccess
 
+#: Why a move was not done although the node answered: look again, and try again.
+CHANGED, RESTARTED = "its guard was changed by somebody else", "it was restarted meanwhile"
+
 _FIELDS = (
     "state",
     "region",
@@ -28,6 +31,7 @@ _FIELDS = (
     "fenced_from",
     "reason",
     "copied_ms",
+    "fenced_epoch",
 )
 _LOOK: tuple[tuple[Any, ...], ...] = (
     ("INFO", "server", "replication", "persistence", "memory"),
@@ -78,8 +82,8 @@ class RegionNodes:
             return outcome.reason
         head, *rest = outcome.value
         if head == b"GUARD":
-            return "" if Guard.from_fields(rest) == new else "its guard was changed by somebody else"
-        return "" if head == b"OK" else "it was restarted meanwhile"
+            return "" if Guard.from_fields(rest) == new else CHANGED
+        return "" if head == b"OK" else RESTARTED
 
 
 class Asked:
@@ -137,6 +141,7 @@ def _status(info: Outcome, held: Outcome, heartbeat: Outcome, size: Outcome, clo
         _trouble(about),
         fields[8],
         _number(fields[9]),
+        _number(fields[10]),
     )
 
 

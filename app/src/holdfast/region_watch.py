@@ -1,4 +1,5 @@
-"""Each second: does the other region serve at a higher epoch? Run by every `serve` worker and by `replicate`.
+"""Each second: does the other region serve at a higher epoch, or at the same? Run by every `serve` worker and by
+`replicate`.
 
 `serve` looks at the other region, and lets the guard book know: from then on it answers *fenced*. On a standby it also
 remembers the heartbeats it saw, as a replica whose link is down shows no data. `replicate` also
@@ -24,15 +25,18 @@ from .guard import FENCED, MEMBER, PROMOTED, VOTING
 from .logs import LOG, event
 from .metrics import Metrics
 from .nodes import Nodes
-from .region import Status, may_confirm, superseded_by, with_last_heartbeat
+from .region import Status, may_confirm, served_by, with_last_heartbeat
 from .region_nodes import RegionNodes
 from .settings import Settings
 
 LOOK_SEC = 1.0
 #: A heartbeat is left alone that is younger than this: several processes write it.
 HEARTBEAT_MS = 800
+#: Two regions at one epoch: nodes are fenced only after this time, so that processes of both regions see why.
+SHARED_SEC = 5.0
 _AUDITED = {FENCED: "REGION_FENCED", PROMOTED: "REGION_PROMOTED", MEMBER: "REGION_SETTLED"}
 HEARTBEAT_METRIC = "region_replication_heartbeat_timestamp_seconds"
+UNCHANGED_METRIC = "region_replication_heartbeat_unchanged_seconds"
 Notify = Callable[[str, dict[str, Any]], None]
 
 
@@ -43,8 +47,9 @@ class PeerWatch:
         self._settings, self._nodes = settings, nodes
         self._peers = RegionNodes(settings.peers, settings.redis, settings.network_timeout_sec)
         self._own = RegionNodes(settings.nodes, settings.redis, settings.network_timeout_sec)
-        #: The last heartbeat seen on each own node that is a replica, by its primary's clock in ms.
-        self._heartbeats: dict[str, int] = {}
+        #: The last heartbeat seen on each own node that is a replica, by its primary's clock in ms; when it was new to
+        #: us, by our monotonic clock.
+        self._heartbeats: dict[str, tuple[int, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="region", daemon=True)
 
@@ -75,8 +80,17 @@ class PeerWatch:
         metrics.per_node(
             HEARTBEAT_METRIC,
             "On a standby: the last heartbeat seen on the node, by the active region's clock; NaN if none was.",
-            lambda: {n: self._heartbeats.get(n, math.nan) / 1000 for n in self._settings.node_names},
+            lambda: {n: h[0] / 1000 if (h := self._heartbeats.get(n)) else math.nan for n in self._settings.node_names},
         )
+        metrics.per_node(
+            UNCHANGED_METRIC,
+            "On a standby: how long this process has seen no newer heartbeat on the node; NaN if it never saw one.",
+            lambda: {n: _or_nan(self._unchanged(n)) for n in self._settings.node_names},
+        )
+
+    def _unchanged(self, node: str) -> float | None:
+        held = self._heartbeats.get(node)
+        return None if held is None else time.monotonic() - held[1]
 
     def _look(self) -> None:
         standby = self._nodes.guards.withheld() == "standby"
@@ -87,14 +101,23 @@ class PeerWatch:
 
     def _remember(self, own: dict[str, Status]) -> dict[str, Status]:
         for node, status in own.items():
-            if status.role == "replica" and status.heartbeat_ms is not None:
-                self._heartbeats[node] = status.heartbeat_ms
-        return {n: with_last_heartbeat(s, self._heartbeats.get(n)) for n, s in own.items()}
+            beat = status.heartbeat_ms if status.role == "replica" else None
+            if beat is not None and self._heartbeats.get(node, (None,))[0] != beat:
+                self._heartbeats[node] = (beat, time.monotonic())
+        last = {n: held[0] for n, held in self._heartbeats.items()}
+        return {n: with_last_heartbeat(s, last.get(n), self._unchanged(n)) for n, s in own.items()}
 
     def _learn(self, peers: dict[str, Status]) -> tuple[int, str]:
-        epoch, who = superseded_by(peers, self._settings.region)
-        if self._nodes.guards.learn_peer_epoch(epoch):
+        epoch, who = served_by(peers, self._settings.region)
+        book = self._nodes.guards
+        if book.learn_peer_epoch(epoch):
             event(LOG, logging.WARNING, "PEER_REGION_SERVES", node=who, region_epoch=epoch)
+        if epoch and epoch == book.served_epoch() and book.learn_shared_epoch(epoch):
+            cure = (
+                f"decide which region's history stays; there: holdfast region fence --epoch {epoch + 1}, then unfence "
+                f"--epoch {epoch + 1}; the other one is then a region that comes back"
+            )
+            event(LOG, logging.ERROR, "TWO_REGIONS_AT_ONE_EPOCH", node=who, region_epoch=epoch, cure=cure)
         return epoch, who
 
 
@@ -107,6 +130,7 @@ class RegionWatch(PeerWatch):
         self._seen: dict[str, Status] = {}
         self._states: dict[str, str] = {}
         self._complaint = ""
+        self._shared_since = math.inf
         metrics.per_node(
             "region_replication_lag_seconds",
             "On a standby: age of the newest heartbeat of the active region's node that came through; NaN if none did.",
@@ -142,13 +166,16 @@ class RegionWatch(PeerWatch):
         self._beat()
 
     def _fence(self, own: dict[str, Status], epoch: int, who: str) -> None:
-        region = self._settings.region
+        region, now = self._settings.region, time.monotonic()
+        shared = self._nodes.guards.withheld() == "two_regions"
+        self._shared_since = min(self._shared_since, now) if shared else math.inf
+        overdue = now - self._shared_since >= SHARED_SEC
         for node, status in own.items():
             guard = status.original(region, node)
-            if guard is None or guard.state == FENCED or guard.region_epoch >= epoch:
+            if guard is None or guard.state == FENCED or (guard.region_epoch >= epoch and not overdue):
                 continue
-            fenced = replace(guard, state=FENCED, region_epoch=epoch)
-            why = f"{who} of the other region serves at region epoch {epoch}"
+            fenced = replace(guard, state=FENCED, region_epoch=max(epoch, guard.region_epoch))
+            why = f"{who} of the other region serves or served at region epoch {epoch}"
             problem = self._own.move(node, status.run_id, guard, fenced, False, why)
             event(LOG, logging.WARNING, "REGION_FENCE", node=node, region_epoch=epoch, why=why, problem=problem)
 

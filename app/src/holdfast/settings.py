@@ -21,6 +21,7 @@ _PLACEHOLDER = re.compile(r"<.*>|(change[-_ ]?me|secret|password|example|default
 ROLES = ("read", "write", "admin")
 MIN_SECRET_KEY = 32
 MIN_PASSWORD = 16
+TOMBSTONE_GRACE_SEC = 86_400
 DEFAULT_LISTEN = "0.0.0.0:8000"
 
 
@@ -263,7 +264,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         requests_at_once=env.whole("REQUESTS_AT_ONCE", 64, 1, 4096),
         drain_sec=env.number("DRAIN_SEC", 5, 0, 600),
         audit_pseudonymise=env.switch("AUDIT_PSEUDONYMISE", "off"),
-        tombstone_grace_sec=env.number("TOMBSTONE_GRACE_SEC", 86_400, 0.1, 31_536_000),
+        tombstone_grace_sec=_tombstone_grace(env),
         outbox_max_entries=env.whole("OUTBOX_MAX_ENTRIES", 1_000_000, 1, 1_000_000_000),
         outbox_max_bytes=env.whole("OUTBOX_MAX_BYTES", 268_435_456, 65_536, 1 << 50),
         divergence_check_sec=env.number("DIVERGENCE_CHECK_SEC", 60, 0.5, 86_400),
@@ -286,6 +287,11 @@ class BootstrapSettings:
     max_clock_drift_ms: int
     redis: RedisAccess
     peers: Mapping[str, Address] = field(default_factory=dict)
+    tombstone_grace_sec: float = TOMBSTONE_GRACE_SEC
+
+
+def _tombstone_grace(env: _Env) -> float:
+    return env.number("TOMBSTONE_GRACE_SEC", TOMBSTONE_GRACE_SEC, 0.1, 31_536_000)
 
 
 def load_bootstrap(environ: Mapping[str, str]) -> BootstrapSettings:
@@ -298,6 +304,7 @@ def load_bootstrap(environ: Mapping[str, str]) -> BootstrapSettings:
         network_timeout_sec=env.number("NETWORK_TIMEOUT_SEC", 1.0, 0.05, 60),
         max_clock_drift_ms=env.whole("MAX_CLOCK_DRIFT_MS", 500, 1, 3_600_000),
         redis=load_redis(environ),
+        tombstone_grace_sec=_tombstone_grace(env),
     )
 
 

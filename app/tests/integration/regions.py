@@ -31,9 +31,11 @@ class Region(Cluster):
         peers = ",".join(f"{n}=127.0.0.1:{port}" for n, port in self.peers.items())
         return super().env(mode, local, **{"REGION": self.name, "PEER_NODES": peers, **extra})
 
-    def region(self, *arguments: str, **extra: str) -> tuple[int, dict[str, Any], str]:
+    def region(
+        self, *arguments: str, launch: tuple[str, ...] = ("-m", "holdfast"), **extra: str
+    ) -> tuple[int, dict[str, Any], str]:
         done = subprocess.run(
-            [sys.executable, "-m", "holdfast", "region", *arguments],
+            [sys.executable, *launch, "region", *arguments],
             env=self.env("cp", **extra),
             capture_output=True,
             text=True,

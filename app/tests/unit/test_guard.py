@@ -132,6 +132,31 @@ def test_the_other_region_at_a_higher_epoch_fences() -> None:
     assert made.usable("a") is not None
 
 
+def test_two_regions_at_one_epoch_both_close_until_one_is_above_it() -> None:
+    made = book(*(guard(n, 2) for n in NODES))
+    assert made.served_epoch() == 2
+    assert not made.learn_shared_epoch(0)
+    assert made.learn_shared_epoch(2)
+    assert (made.withheld(), made.usable("a")) == ("two_regions", None)
+    for node in NODES:
+        made.learn(node, guard(node, 2, 1, FENCED))
+    assert (made.withheld(), made.served_epoch()) == ("two_regions", 0)
+    other = book(*(guard(n, 2) for n in NODES))
+    other.learn_shared_epoch(2)
+    other.learn_peer_epoch(3)
+    assert (other.withheld(), other.usable("a")) == ("fenced", None), "decided, for the other one"
+    for node in NODES:
+        made.learn(node, guard(node, 3, 1, FENCED))
+    assert made.withheld() == "fenced"
+    for node in NODES:
+        made.learn(node, guard(node, 3))
+    assert made.withheld() is None
+    assert made.usable("a") is not None
+    for node in NODES:
+        made.learn(node, replica_of_another(node))
+    assert made.withheld() == "standby"
+
+
 def test_a_node_that_waits_to_be_confirmed_does_not_count() -> None:
     made = book(*(guard(n) for n in NODES))
     assert made.hold_back("a", True)

@@ -11,13 +11,15 @@ from holdfast.region import (
     RegionRefused,
     Status,
     fenced_at,
+    left_below,
     may_confirm,
-    promote_plan,
+    served_by,
     superseded_by,
     to_fence,
     to_unfence,
     with_last_heartbeat,
 )
+from holdfast.region_promotion import promote_plan
 
 NAMES = ("a", "b", "c")
 
@@ -34,6 +36,7 @@ def copy(node: str, region: str = "west", epoch: int = 1) -> Status:
     return replace(primary(node, region, epoch), role="replica", link="up")
 
 
+GRACE = 60.0
 AWAY = Status(False, "connect")
 WEST = {n: primary(n) for n in NAMES}
 EAST = {n: copy(n) for n in NAMES}
@@ -49,6 +52,22 @@ def test_only_another_region_that_votes_supersedes() -> None:
     assert superseded_by(east(3, MEMBER), "west")[0] == 3
     for harmless in (EAST, LOOSE, east(2, RECOVERING), east(2, FENCED), dict.fromkeys(NAMES, AWAY)):
         assert superseded_by(harmless, "west") == (0, "")
+
+
+def test_what_served_and_was_fenced_supersedes_a_region_that_serves() -> None:
+    over = {n: primary(n, "east", 3, FENCED, fenced_from=PROMOTED, fenced_epoch=2) for n in NAMES}
+    assert served_by(over, "west") == (2, "c")
+    assert served_by(over | {"a": primary("a", "east", 4)}, "west") == (4, "a")
+    assert superseded_by(over, "west") == (0, ""), "it does not serve"
+    for harmless in (
+        fenced(),  # west's own, on its copies
+        {n: primary(n, "east", 3, FENCED, fenced_from=RECOVERING, fenced_epoch=2) for n in NAMES},
+        {n: replace(s, role="replica") for n, s in over.items()},
+        {n: primary("d", "east", 3, FENCED, fenced_from=PROMOTED, fenced_epoch=2) for n in NAMES},
+        dict.fromkeys(NAMES, AWAY),
+        {},
+    ):
+        assert served_by(harmless, "west") == (0, "")
 
 
 def waits(*names: str) -> dict[str, Status]:
@@ -120,23 +139,46 @@ def test_unfence() -> None:
             to_unfence(own, peers, "west", 2, confirmed)
 
 
+AGED = {
+    "a": primary("a", heartbeat_ms=99_000),
+    "b": primary("b", heartbeat_ms=38_999),
+    "c": primary("c", heartbeat_ms=39_000),
+}
+
+
+def test_a_copy_that_ends_before_the_grace_is_taken_only_when_nothing_can_have_been_collected() -> None:
+    assert set(promote_plan(AGED, {}, frozenset({"b"}), "east", 2, GRACE).mark) == {"a", "c"}
+    assert set(promote_plan(AGED, {}, frozenset(), "east", 2, GRACE + 1).mark) == set(NAMES)
+    unknown = AGED | {"b": primary("b")}
+    assert set(promote_plan(unknown, {}, frozenset(), "east", 2, GRACE).mark) == set(NAMES), "not known"
+
+
+def test_unfence_after_a_fence_that_reached_few_names_the_cure() -> None:
+    few = {**WEST, "a": fenced()["a"]}
+    with pytest.raises(RegionRefused, match=r"never got to b \(at 1\), c \(at 1\): run region fence --epoch 2 again"):
+        to_unfence(few, EAST, "west", 2, False)
+    with pytest.raises(RegionRefused, match=r"b, c does not answer: bring it up$"):
+        to_unfence(few | {"b": AWAY, "c": AWAY}, EAST, "west", 2, False)
+    assert left_below({**fenced(), "a": WEST["a"], "b": AWAY}, "west", 2) == {"a": 1}
+
+
 def plan(own: dict[str, Status], peers: dict[str, Status], *without: str, epoch: int = 2) -> object:
-    return promote_plan(own, peers, frozenset(without), "east", epoch)
+    return promote_plan(own, peers, frozenset(without), "east", epoch, GRACE)
 
 
 def test_a_promotion_goes_on_where_it_was_cut_off() -> None:
-    first = promote_plan(LOOSE, fenced(), frozenset(), "east", 2)
+    first = promote_plan(LOOSE, fenced(), frozenset(), "east", 2, GRACE)
     assert (set(first.mark), first.marked, first.done) == (set(NAMES), {}, False)
     half = {**LOOSE, "a": primary("a", "east", 2, RECOVERING)}
-    again = promote_plan(half, fenced(), frozenset(), "east", 2)
+    again = promote_plan(half, fenced(), frozenset(), "east", 2, GRACE)
     assert (set(again.mark), set(again.marked)) == ({"b", "c"}, {"a"})
     late = {**east(2, RECOVERING), "a": primary("a", "east", 2, PROMOTED)}
-    assert set(promote_plan(late, fenced(), frozenset(), "east", 2).marked) == {"b", "c"}
-    assert promote_plan(east(), fenced(), frozenset(), "east", 2).done
+    assert set(promote_plan(late, fenced(), frozenset(), "east", 2, GRACE).marked) == {"b", "c"}
+    assert promote_plan(east(), fenced(), frozenset(), "east", 2, GRACE).done
     healing = {**east(2, MEMBER), "a": primary("a", "east", 2, RECOVERING)}
-    done = promote_plan(healing, fenced(), frozenset(), "east", 2)
+    done = promote_plan(healing, fenced(), frozenset(), "east", 2, GRACE)
     assert (done.done, done.mark, done.marked) == (True, {}, {}), "a node that is being healed is left alone"
-    assert set(promote_plan({**LOOSE, "a": AWAY}, fenced(), frozenset({"a"}), "east", 2).mark) == {"b", "c"}
+    assert set(promote_plan({**LOOSE, "a": AWAY}, fenced(), frozenset({"a"}), "east", 2, GRACE).mark) == {"b", "c"}
 
 
 @pytest.mark.parametrize(
@@ -156,6 +198,9 @@ def test_a_promotion_goes_on_where_it_was_cut_off() -> None:
         ({**LOOSE, "a": primary("a", "north")}, {}, (), 2, "several regions"),
         ({**LOOSE, "a": primary("a", "east", 1)}, {}, (), 2, "own"),
         (east(2, FENCED), {}, (), 2, "over"),
+        (AGED, {}, (), 2, "deleted keys back.*--without b"),
+        (AGED | {"b": replace(AGED["b"], copied_ms=99_000)}, {}, (), 2, "--without b"),  # of an older promotion
+        (AGED | {"a": primary("a", "east", 2, RECOVERING, copied_ms=99_000)}, {}, (), 2, "--without b"),
     ],
 )
 def test_a_promotion_refuses_and_names_the_cure(
@@ -167,12 +212,15 @@ def test_a_promotion_refuses_and_names_the_cure(
 
 def test_the_old_region_fenced_at_the_very_epoch_is_no_obstacle() -> None:
     copies = {n: primary(n, epoch=2, state=FENCED) for n in NAMES}
-    assert set(promote_plan(copies, fenced(), frozenset(), "east", 2).mark) == set(NAMES)
+    assert set(promote_plan(copies, fenced(), frozenset(), "east", 2, GRACE).mark) == set(NAMES)
 
 
 def test_lag_is_that_of_a_replica_only() -> None:
     assert replace(copy("a"), heartbeat_ms=1_000, clock_ms=3_500).lag_seconds == 2.5
     assert replace(copy("a"), heartbeat_ms=3_000, clock_ms=2_000).lag_seconds == 0
+    assert replace(copy("a"), heartbeat_ms=3_000, clock_ms=2_000, unchanged_sec=7).lag_seconds == 7, "a clock behind"
+    assert replace(copy("a"), heartbeat_ms=1_000, clock_ms=9_000, unchanged_sec=7).lag_seconds == 8
+    assert replace(copy("a"), clock_ms=9_000, unchanged_sec=7).lag_seconds is None
     assert copy("a").lag_seconds is None
     assert replace(primary("a"), heartbeat_ms=1_000, clock_ms=3_500).lag_seconds is None
 
@@ -183,4 +231,8 @@ def test_the_lag_goes_on_when_the_link_is_down() -> None:
     assert with_last_heartbeat(down, None).lag_seconds == 65
     assert with_last_heartbeat(replace(down, link_down_seconds=-1), None).lag_seconds is None
     assert with_last_heartbeat(replace(down, heartbeat_ms=99_000), 90_000).lag_seconds == 1
+    fast = replace(down, heartbeat_ms=200_000)
+    assert with_last_heartbeat(fast, 200_000, 9).lag_seconds == 9
+    assert with_last_heartbeat(fast, 199_000, 9).lag_seconds == 0, "newer than what the instance has seen"
+    assert with_last_heartbeat(down, 200_000, 9).lag_seconds == 9
     assert with_last_heartbeat(primary("a", clock_ms=100_000), 90_000).lag_seconds is None

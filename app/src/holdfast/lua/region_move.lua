@@ -5,7 +5,8 @@
 -- whoever is moved is a primary.
 -- A copy that becomes *recovering* forgets how far it had applied the others' AP writes, and a collection on it ends (as in
 -- repair_move); the leases that came with the copy end. The last heartbeat that came through stays in copied_ms: all that its
--- primary had executed by then is in the copy. One that is *fenced* keeps what it was in fenced_from, for `region unfence`.
+-- primary had executed by then is in the copy. One that is *fenced* keeps what it was in fenced_from and its epoch in
+-- fenced_epoch, for `region unfence`.
 -- Returns {'OK'}, {'CHANGED'} if it is another process, or the real guard in {'GUARD', ...}.
 local g = redis.call('HMGET', KEYS[1], 'state', 'region', 'node', 'region_epoch', 'membership_epoch', 'incarnation')
 local same = true
@@ -21,9 +22,9 @@ redis.call('HSET', KEYS[1], 'state', ARGV[7], 'region', ARGV[8], 'node', ARGV[9]
 redis.call('HSET', KEYS[1], 'reason', ARGV[15])
 if ARGV[14] == '1' then redis.call('HSET', KEYS[1], 'confirmed', run_id) end
 if ARGV[7] == 'fenced' and g[1] ~= 'fenced' then
-  redis.call('HSET', KEYS[1], 'fenced_from', g[1])
+  redis.call('HSET', KEYS[1], 'fenced_from', g[1], 'fenced_epoch', g[4])
 elseif ARGV[7] ~= 'fenced' then
-  redis.call('HDEL', KEYS[1], 'fenced_from')
+  redis.call('HDEL', KEYS[1], 'fenced_from', 'fenced_epoch')
 end
 if ARGV[7] == 'recovering' and ARGV[12] ~= g[6] then
   local peers = redis.call('HGETALL', KEYS[2])

@@ -1,0 +1,185 @@
+"""Fencing while others move guards, and regions that meet again after a partition."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cluster import App, wait_for
+from regions import NAMES, Regions
+
+RACING = (str(Path(__file__).resolve().parent / "racing_fence.py"),)
+
+
+def test_a_fence_goes_on_where_settling_moves_guards_under_it(regions: Regions) -> None:
+    code, told, words = regions.west.region("fence", "--epoch", "2", "--reason", "race", launch=RACING, RACES="2")
+    assert (code, told["fenced"]) == (0, list(NAMES)), words
+    assert regions.west.states() == ["fenced"] * 3
+    assert {regions.west.guard(n)["membership_epoch"] for n in NAMES} == {"3"}, "the race was real"
+    assert words.count("REGION_FENCED") == 3
+
+
+def test_control_a_fence_that_tries_once_leaves_the_region_serving(regions: Regions) -> None:
+    code, told, words = regions.west.region(
+        "fence", "--epoch", "2", "--reason", "race", launch=RACING, RACES="1", ATTEMPTS="1"
+    )
+    assert (code, told["fenced"]) == (3, []), words
+    assert "changed by somebody else" in told["nodes"]["db_g1"]
+    assert regions.west.states() == ["member"] * 3
+
+
+def test_a_node_that_the_fence_did_not_reach_is_named_by_unfence(regions: Regions) -> None:
+    west = regions.west
+    west.nodes["db_g3"].kill()
+    assert west.region("fence", "--epoch", "2", "--reason", "drill")[0] == 0
+    west.nodes["db_g3"].start()
+    code, told, words = west.region("unfence", "--epoch", "2")
+    assert (code, told["nodes"]) == (3, {"db_g1": "member at 2", "db_g2": "member at 2", "db_g3": "member at 1"}), words
+    assert "db_g3: the fence never got there" in words
+    assert "empty it, then holdfast bootstrap" in words
+    west.nodes["db_g3"].client().flushall()
+    assert west.bootstrap()[0] == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", "repair", "db_g3"], env=west.env("cp"), capture_output=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    code, told, words = west.region("unfence", "--epoch", "2")
+    assert (code, set(told["nodes"].values())) == (0, {"member at 2"}), "the cure that was named"
+
+
+def test_a_promotion_refuses_a_copy_that_would_bring_collected_deletes_back(regions: Regions) -> None:
+    beats = regions.west.run("replicate", "ap")
+    east = regions.east
+    wait_for("beats", lambda: all(east.nodes[n].client().get("holdfast:heartbeat") for n in NAMES))
+    regions.cables["db_g1"].cut = True
+    time.sleep(3)
+    beats.stop()
+    regions.west.kill_nodes()
+    regions.cut_loose()
+    code, _told, words = east.region("promote", "--epoch", "2", TOMBSTONE_GRACE_SEC="1")
+    assert code == 6, words
+    assert "--without db_g1" in words
+    assert east.guard("db_g1")["region"] == "west", "nothing was changed"
+    code, _told, words = east.region("promote", "--epoch", "2")
+    assert code == 0, "within the grace of one day"
+
+
+def part(regions: Regions) -> None:
+    """Nothing passes between the regions any more; what was written before has."""
+    regions.in_step()
+    regions.cut_regions()
+    for cable in regions.cables.values():
+        cable.cut = True
+
+
+def why_not(app: App) -> str:
+    return str(app.request("GET", "/health", token=None).json.get("reason", "ready"))
+
+
+def test_a_region_whose_successor_is_fenced_when_it_sees_it_closes(regions: Regions) -> None:
+    cp, ap = regions.west.run("serve", "cp"), regions.west.run("serve", "ap")
+    regions.west.run("replicate", "ap")
+    assert cp.write("k", "v").status == 200
+    part(regions)
+    regions.fail_over(2)
+    assert regions.east.region("fence", "--epoch", "4", "--reason", "planned")[0] == 0
+    assert cp.write("k", "in the dark").status == 200
+    regions.cut_regions(False)
+    wait_for("both faces know", lambda: cp.read("k").code == "fenced" and ap.read("x").code == "fenced", 5)
+    wait_for("so do its nodes", lambda: regions.west.states() == ["fenced"] * 3)
+    assert {regions.west.guard(n)["region_epoch"] for n in NAMES} == {"2"}, "the epoch at which the other one served"
+
+
+def test_control_an_old_region_fenced_above_the_one_that_serves_does_not_close_it(regions: Regions) -> None:
+    assert regions.west.region("fence", "--epoch", "2", "--reason", "drill")[0] == 0
+    app = regions.east.run("serve", "cp")
+    regions.east.run("replicate", "ap")
+    regions.fail_over(2)
+    wait_for("serves", app.ready, 5)
+    wait_for("settled", lambda: regions.east.states() == ["member"] * 3, 20)
+    assert regions.west.region("fence", "--epoch", "5", "--reason", "too careful")[0] == 0
+    assert regions.west.guard("db_g1")["fenced_epoch"] == "1"
+    for number in range(30):
+        assert app.write("k", str(number)).status == 200
+        time.sleep(0.1)
+    assert regions.east.states() == ["member"] * 3
+
+
+def test_two_regions_at_one_epoch_both_close_and_a_person_decides(regions: Regions) -> None:
+    west = [regions.west.run("serve", mode) for mode in ("cp", "ap")]
+    east = [regions.east.run("serve", mode) for mode in ("cp", "ap")]
+    watches = [regions.west.run("replicate", "ap"), regions.east.run("replicate", "ap")]
+    part(regions)
+    assert regions.west.region("fence", "--epoch", "2", "--reason", "planned")[0] == 0
+    assert regions.west.region("unfence", "--epoch", "2", "--confirm", "west")[0] == 0
+    regions.fail_over(2)
+    for app in (*west, *east):
+        wait_for("serves in the dark", lambda a=app: a.write("k", "v").status == 200, 5)
+    regions.cut_regions(False)
+    for app in (*west, *east):
+        assert wait_for("closed", lambda a=app: why_not(a) == "two_regions", 5)
+        assert app.write("k", "late").code == "fenced"
+    for app in watches:
+        said = wait_for("said", lambda a=app: [e for e in a.entries() if e["event"] == "TWO_REGIONS_AT_ONE_EPOCH"])
+        assert said[0]["level"] == "ERROR"
+        assert "fence --epoch 3, then unfence" in str(said[0]["cure"])
+    wait_for("their nodes too", lambda: regions.west.states() + regions.east.states() == ["fenced"] * 6, 15)
+    assert regions.east.region("fence", "--epoch", "3", "--reason", "its history stays")[0] == 0
+    code, _told, words = regions.east.region("unfence", "--epoch", "3")
+    assert code == 0, words
+    for app in east:
+        wait_for("serves again", lambda a=app: a.write("k", "on").status == 200, 5)
+    for app in west:
+        wait_for("not this one", lambda a=app: why_not(a) == "fenced", 5)
+
+
+def test_a_lag_shows_although_the_clock_of_the_standby_is_behind(regions: Regions) -> None:
+    app, pulls = regions.east.run("serve", "cp"), regions.east.run("replicate", "ap")
+    wait_for("standby", lambda: why_not(app) == "standby")
+    ahead = int(time.time() * 1000) + 3_600_000
+    for node in regions.west.nodes.values():
+        node.client().set("holdfast:heartbeat", ahead)
+    regions.in_step()
+
+    def lag(**extra: str) -> float:
+        return float(regions.east.region("status", **extra)[1]["nodes"]["db_g1"]["lag_seconds"])
+
+    listen = f"127.0.0.1:{app.port}"
+    wait_for("shown by status", lambda: lag(LISTEN=listen) > 3, 15)
+    wait_for("and by replicate", lambda: pulls.metric('region_replication_lag_seconds{node="db_g1"}') > 3)
+    assert lag() == 0, "control: no instance is asked, and the clocks alone say so"
+    for node in regions.west.nodes.values():
+        node.client().set("holdfast:heartbeat", ahead + 1)
+    wait_for("a new one came through", lambda: lag(LISTEN=listen) < 3)
+
+
+def test_blank_nodes_do_not_begin_a_region_beside_one_that_serves(regions: Regions) -> None:
+    regions.cut_loose()
+    east = regions.east
+    for node in east.nodes.values():
+        node.client().flushall()
+    for arguments in (("--check",), ()):
+        code, report = east.bootstrap(*arguments)
+        assert (code, report["changed"]) == (6, False)
+        assert "db_g1: member of west at region epoch 1" in report["messages"][0]
+        assert "REPLICAOF" in report["messages"][0]
+    assert east.states() == [""] * 3
+    for cable in list(regions.to_west.values())[1:]:
+        cable.cut = True
+    assert east.bootstrap()[0] == 6, "one that answers is enough"
+    regions.to_west["db_g1"].cut = True
+    code, report = east.bootstrap()
+    assert (code, report["changed"]) == (0, True), "nobody is there: a first start"
+    assert east.states() == ["member"] * 3
+
+
+def test_of_two_blank_regions_the_first_one_begins(regions: Regions) -> None:
+    regions.cut_loose()
+    for region in (regions.west, regions.east):
+        for node in region.nodes.values():
+            node.client().flushall()
+    assert regions.west.bootstrap()[0] == 0
+    assert regions.west.states() == ["member"] * 3, "blank peers are no hindrance"
+    assert regions.east.bootstrap()[0] == 6
