@@ -16,7 +16,7 @@ MODULE = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(MODULE)
 
 CHECK = '#!/bin/sh\n! grep -rq BAD "$2"\n'
-CONTROL = '#!/bin/sh\necho "$3" >> "$CALLED"; ! [ -e "$CALLED.fails" ]\n'
+CONTROL = '#!/bin/sh\nfor last; do :; done; echo "$last" >> "$CALLED"; ! [ -e "$CALLED.fails" ]\n'
 
 
 class Server:
@@ -26,16 +26,16 @@ class Server:
         self.gdnsd, self.held, self.called = root / "gdnsd", root / "held", root / "called"
         for directory in (self.gdnsd / "zones", self.held, root / "bin"):
             directory.mkdir(parents=True)
-        for name, text in (("gdnsd", CHECK), ("gdnsdctl", CONTROL)):
+        for name, text in (("gdnsd", CHECK), ("gdnsdctl", CONTROL), ("systemctl", CONTROL)):
             (root / "bin" / name).write_text(text)
             (root / "bin" / name).chmod(0o755)
         self.zone = self.gdnsd / "zones/kv.example"
-        self.active = True
+        self.unit = "active"
 
     def serve(self, region="east", epoch=1, moves=False, config="edges\n", zone="@region@ @epoch@\n", check_mode=False, known=("", -1)):
         given = {"domain": "kv.example", "config": config, "zone": zone, "region": region, "epoch": epoch, "moves": moves}
         given |= {"known_region": known[0], "known_epoch": known[1]}
-        return MODULE.serve(given, check_mode, lambda: self.active)
+        return MODULE.serve(given, check_mode, lambda: self.unit)
 
     def state(self) -> tuple[str, dict]:
         return self.zone.read_text(), json.loads((self.held / "state.json").read_text())
@@ -127,7 +127,7 @@ def test_a_full_disk_leaves_everything(server, monkeypatch):
 
 
 def test_a_server_that_is_down_is_not_moved_but_made_ready(server):
-    server.active = False
+    server.unit = "inactive"
     with pytest.raises(MODULE.Refused, match=r"does not run"):
         server.serve("west", 2, moves=True)
     assert server.state() == EAST
@@ -184,8 +184,18 @@ def test_a_server_that_is_behind_takes_over_what_another_one_knows(server):
     assert server.state() == WEST
 
 
+def test_a_server_that_waits_at_its_gate_is_moved_and_starts(server):
+    server.unit = "activating"
+    assert server.serve("west", 2, moves=True)["changed"]
+    assert (server.state(), server.calls()) == (WEST, ["gdnsd"])
+    Path(f"{server.called}.fails").touch()
+    with pytest.raises(MODULE.Refused, match=r"files from before are back"):
+        server.serve("east", 3, moves=True)
+    assert (server.state(), server.left_over()) == (WEST, [])
+
+
 def test_a_server_that_is_down_and_behind_is_right_when_it_starts(server):
-    server.active = False
+    server.unit = "inactive"
     assert server.serve(known=("west", 2))["changed"]
     assert (server.state(), server.calls()) == (WEST, [])
 

@@ -51,6 +51,7 @@ epoch: {type: int, returned: success, description: Its epoch.}
 
 GDNSD = Path("/etc/gdnsd")
 HELD = Path("/etc/holdfast/dns_failover")
+RUNNING, AT_ITS_GATE = ("active", "reloading"), "activating"
 
 
 class Refused(Exception):
@@ -164,8 +165,17 @@ def run(*command: str) -> str:
     return said
 
 
-def is_running() -> bool:
-    return subprocess.run(["systemctl", "is-active", "--quiet", "gdnsd"]).returncode == 0
+def unit_state() -> str:
+    """As systemd says: active; activating while it waits at its gate, because another name server is ahead."""
+    return run("systemctl", "show", "--property=ActiveState", "--value", "gdnsd")
+
+
+def take_over(state: str, action: str, moves: bool) -> None:
+    """Have gdnsd serve the files that are in their places now. Raises Refused, TimeoutExpired."""
+    if state in RUNNING:
+        run("gdnsdctl", "-t", "20", action)
+    elif moves:
+        run("systemctl", "restart", "gdnsd")
 
 
 def check(domain: str, config: str, zone: str) -> None:
@@ -182,7 +192,7 @@ def check(domain: str, config: str, zone: str) -> None:
         shutil.rmtree(candidate, ignore_errors=True)
 
 
-def serve(given: dict[str, Any], check_mode: bool, active: Callable[[], bool] = is_running) -> dict[str, Any]:
+def serve(given: dict[str, Any], check_mode: bool, unit: Callable[[], str] = unit_state) -> dict[str, Any]:
     """Raises Refused, OSError."""
     held, region, epoch = read_held(HELD / "state.json"), given["region"], given["epoch"]
     known = (given["known_region"], given["known_epoch"]) if given["known_region"] else None
@@ -200,8 +210,8 @@ def serve(given: dict[str, Any], check_mode: bool, active: Callable[[], bool] = 
         for path, text in landing.changed.items()
     ]
     result = {"changed": bool(landing.changed or stale), "region": region, "epoch": epoch, "diff": diff}
-    running = active()
-    if given["moves"] and not running:
+    now = unit()
+    if given["moves"] and now not in (*RUNNING, AT_ITS_GATE):
         raise Refused(
             "gdnsd does not run on this server, so nobody would see a change. Run `systemctl status gdnsd`; playbooks/names.yml starts it."
         )
@@ -213,13 +223,12 @@ def serve(given: dict[str, Any], check_mode: bool, active: Callable[[], bool] = 
     landing.write()
     action = "replace" if config_file in landing.changed or not landing.changed else "reload-zones"
     try:
-        if running:
-            run("gdnsdctl", "-t", "20", action)
+        take_over(now, action, given["moves"])
         loaded_file.write_text(loaded)
     except (Refused, OSError, subprocess.TimeoutExpired) as problem:
         landing.put_back()
         with contextlib.suppress(Refused, subprocess.TimeoutExpired):
-            run("gdnsdctl", "-t", "20", action)
+            take_over(now, action, moves=False)
         raise Refused(
             f"{problem}. The files from before are back and the old answer stands. Run `journalctl -u gdnsd`, try again."
         ) from None
