@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import re
 import socket
 import struct
 import subprocess
@@ -187,16 +188,17 @@ def test_with_every_edge_dead_all_are_answered(lab, addresses, east, stopped_wat
 
 @pytest.fixture
 def moved(lab, addresses, tmp_path):
-    """Lets a test move the names on the standby region's server. Afterwards it holds what it held before, the epoch too, which no entry
-    point can lower: fail-overs tried later go on from the region's own."""
-    server = addresses["lab-dr1"]
-    region, epoch = ask(server, f"epoch.{DOMAIN}", "TXT")[1].pop().split(" ")
-    yield server, int(epoch)
-    state = json.dumps({"region": region, "epoch": int(epoch)})
-    lab.host("lab-dr1").check_output("echo %s > /etc/holdfast/dns_failover/state.json", state)
-    done = play(tmp_path, "main", "lab-dr1")
-    assert done.returncode == 0, done.stdout
-    assert ask(server, f"epoch.{DOMAIN}", "TXT")[1] == {f"{region} {epoch}"}
+    """Lets a test move the names on the standby region's server. Afterwards both hold what they held before, the epoch too, which no entry
+    point can lower: fail-overs tried later go on from the region's own. The one that was moved is first, or the other could not start."""
+    before = {name: ask(addresses[name], f"epoch.{DOMAIN}", "TXT")[1].pop() for name in reversed(SERVERS)}
+    yield addresses["lab-dr1"], int(before["lab-dr1"].split(" ")[1])
+    for name, held in before.items():
+        region, epoch = held.split(" ")
+        state = json.dumps({"region": region, "epoch": int(epoch)})
+        lab.host(name).check_output("echo %s > /etc/holdfast/dns_failover/state.json", state)
+        done = play(tmp_path, "main", name)
+        assert done.returncode == 0, done.stdout
+        assert ask(addresses[name], f"epoch.{DOMAIN}", "TXT")[1] == {held}
 
 
 def test_only_point_moves_the_names_and_an_old_epoch_is_refused(lab, addresses, moved, tmp_path):
@@ -217,6 +219,44 @@ def test_only_point_moves_the_names_and_an_old_epoch_is_refused(lab, addresses, 
     assert disagreeing.returncode == 2
     assert "disagree" in disagreeing.stdout
     assert ask(server, f"epoch.{DOMAIN}", "TXT")[1] == {f"west {epoch + 1}"}
+
+
+def names(*options: str) -> str:
+    """What playbooks/names.yml says."""
+    command = [ROOT / ".venv/bin/ansible-playbook", "playbooks/names.yml", "-i", "inventories/lab", *options]
+    done = subprocess.run(command, cwd=ROOT, env=USERS_ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_a_server_that_was_away_does_not_start_before_it_has_caught_up(lab, addresses, moved, tmp_path):
+    """lab-ops1 is the one that was away while the names were moved on lab-dr1."""
+    server, epoch = moved
+    host, behind = lab.host("lab-ops1"), addresses["lab-ops1"]
+    before = ask(behind, f"epoch.{DOMAIN}", "TXT")[1]
+    done = play(tmp_path, "point", "lab-dr1", dns_failover_region="west", dns_failover_epoch=epoch + 1)
+    assert done.returncode == 0, done.stdout
+    said = names("--check")
+    assert re.search(r"lab-ops1 .*changed=[1-9]", said), said
+    assert re.search(r"lab-dr1 .*changed=0", said), said
+    assert ask(behind, f"epoch.{DOMAIN}", "TXT")[1] == before
+    assert host.run("systemctl restart gdnsd").rc != 0
+    with pytest.raises(OSError, match=r".*"):
+        ask(behind, f"epoch.{DOMAIN}", "TXT")
+    assert "Run playbooks/names.yml" in host.check_output("journalctl -u gdnsd -n 20 --no-pager")
+    names()
+    for address in (behind, server):
+        assert ask(address, f"epoch.{DOMAIN}", "TXT")[1] == {f"west {epoch + 1}"}
+        assert ask(address, f"cp.{DOMAIN}")[1] == {server}
+    host.check_output("systemctl restart gdnsd")
+
+
+def test_two_regions_under_one_epoch_are_refused(addresses, tmp_path):
+    known = [{"server": addresses[name], "region": region, "epoch": 1000} for name, region in zip(SERVERS, ("east", "west"), strict=True)]
+    refused = play(tmp_path, "main", "lab-dr1", dns_failover_known=known)
+    assert refused.returncode == 2
+    assert "contradict each other under epoch 1000" in refused.stdout
+    assert "1000" not in "".join(ask(addresses["lab-dr1"], f"epoch.{DOMAIN}", "TXT")[1])
 
 
 def test_a_server_that_is_down_is_not_moved_and_is_seen_to_be_down(lab, addresses, tmp_path):

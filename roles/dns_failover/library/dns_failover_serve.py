@@ -22,6 +22,7 @@ module: dns_failover_serve
 short_description: Serves a zone by gdnsd for the region that is held, or moves it to another region
 description:
   - Refuses an epoch below the one held, and another region under the same epoch.
+  - Without a move it serves what it holds, unless another name server is known to hold a higher epoch. Then it takes over that one.
   - Files land only after gdnsd has checked them. What gdnsd does not take over is put back.
 options:
   domain: {type: str, required: true, description: Name of the zone.}
@@ -30,6 +31,8 @@ options:
   region: {type: str, required: true, description: "The region to move to, or the one to begin with."}
   epoch: {type: int, required: true, description: "Its epoch."}
   moves: {type: bool, required: true, description: "Whether to move to region and epoch; else they count only where nothing is held yet."}
+  known_region: {type: str, default: "", description: "What a name server answers that may be ahead of this one; empty: nothing is known."}
+  known_epoch: {type: int, default: -1, description: "Its epoch."}
 author: Holdfast
 """
 EXAMPLES = """
@@ -48,19 +51,32 @@ epoch: {type: int, returned: success, description: Its epoch.}
 
 GDNSD = Path("/etc/gdnsd")
 HELD = Path("/etc/holdfast/dns_failover")
+RUNNING, AT_ITS_GATE = ("active", "reloading"), "activating"
 
 
 class Refused(Exception):
     """Nothing was changed, or all of it was put back. The text is cause and cure."""
 
 
-def decide(held: tuple[str, int] | None, region: str, epoch: int, moves: bool) -> tuple[str, int]:
-    """What to serve. A region is left only for a higher epoch, so that of two operators one is told."""
+def keep(held: tuple[str, int] | None, begin: tuple[str, int], known: tuple[str, int] | None) -> tuple[str, int]:
+    """What to serve when nobody asks for a move: a server that was away during one, or is new, takes over what another one knows."""
+    if known is None:
+        return held or begin
+    if held is None or held[1] < known[1]:
+        return known
+    if held[1] == known[1] and held[0] != known[0]:
+        raise Refused(
+            f"This server holds region {held[0]} and another name server region {known[0]}, both under epoch {held[1]}. Find out which "
+            f"region serves; where the other one is held write it into {HELD}/state.json, then run playbooks/names.yml with --limit for it."
+        )
+    return held
+
+
+def decide(held: tuple[str, int] | None, region: str, epoch: int) -> tuple[str, int]:
+    """What to move to. A region is left only for a higher epoch, so that of two operators one is told."""
     if held is None:
-        if moves:
-            raise Refused("This server holds no region yet. Run playbooks/names.yml first.")
-        return region, epoch
-    if not moves or held == (region, epoch):
+        raise Refused("This server holds no region yet. Run playbooks/names.yml first.")
+    if held == (region, epoch):
         return held
     if epoch < held[1]:
         raise Refused(
@@ -149,8 +165,17 @@ def run(*command: str) -> str:
     return said
 
 
-def is_running() -> bool:
-    return subprocess.run(["systemctl", "is-active", "--quiet", "gdnsd"]).returncode == 0
+def unit_state() -> str:
+    """As systemd says: active; activating while it waits at its gate, because another name server is ahead."""
+    return run("systemctl", "show", "--property=ActiveState", "--value", "gdnsd")
+
+
+def take_over(state: str, action: str, moves: bool) -> None:
+    """Have gdnsd serve the files that are in their places now. Raises Refused, TimeoutExpired."""
+    if state in RUNNING:
+        run("gdnsdctl", "-t", "20", action)
+    elif moves:
+        run("systemctl", "restart", "gdnsd")
 
 
 def check(domain: str, config: str, zone: str) -> None:
@@ -167,9 +192,11 @@ def check(domain: str, config: str, zone: str) -> None:
         shutil.rmtree(candidate, ignore_errors=True)
 
 
-def serve(given: dict[str, Any], check_mode: bool, active: Callable[[], bool] = is_running) -> dict[str, Any]:
+def serve(given: dict[str, Any], check_mode: bool, unit: Callable[[], str] = unit_state) -> dict[str, Any]:
     """Raises Refused, OSError."""
-    region, epoch = decide(read_held(HELD / "state.json"), given["region"], given["epoch"], given["moves"])
+    held, region, epoch = read_held(HELD / "state.json"), given["region"], given["epoch"]
+    known = (given["known_region"], given["known_epoch"]) if given["known_region"] else None
+    region, epoch = decide(held, region, epoch) if given["moves"] else keep(held, (region, epoch), known)
     zone = given["zone"].replace("@region@", region).replace("@epoch@", str(epoch))
     config_file, zone_file, state_file = GDNSD / "config", GDNSD / "zones" / given["domain"], HELD / "state.json"
     state = json.dumps({"region": region, "epoch": epoch}) + "\n"
@@ -183,9 +210,11 @@ def serve(given: dict[str, Any], check_mode: bool, active: Callable[[], bool] = 
         for path, text in landing.changed.items()
     ]
     result = {"changed": bool(landing.changed or stale), "region": region, "epoch": epoch, "diff": diff}
-    running = active()
-    if given["moves"] and not running:
-        raise Refused("gdnsd does not run on this server, so nobody would see a change. Run `systemctl status gdnsd`, start it, try again.")
+    now = unit()
+    if given["moves"] and now not in (*RUNNING, AT_ITS_GATE):
+        raise Refused(
+            "gdnsd does not run on this server, so nobody would see a change. Run `systemctl status gdnsd`; playbooks/names.yml starts it."
+        )
     if not result["changed"]:
         return result
     check(given["domain"], given["config"], zone)
@@ -194,13 +223,12 @@ def serve(given: dict[str, Any], check_mode: bool, active: Callable[[], bool] = 
     landing.write()
     action = "replace" if config_file in landing.changed or not landing.changed else "reload-zones"
     try:
-        if running:
-            run("gdnsdctl", "-t", "20", action)
+        take_over(now, action, given["moves"])
         loaded_file.write_text(loaded)
     except (Refused, OSError, subprocess.TimeoutExpired) as problem:
         landing.put_back()
         with contextlib.suppress(Refused, subprocess.TimeoutExpired):
-            run("gdnsdctl", "-t", "20", action)
+            take_over(now, action, moves=False)
         raise Refused(
             f"{problem}. The files from before are back and the old answer stands. Run `journalctl -u gdnsd`, try again."
         ) from None
@@ -217,6 +245,8 @@ def main() -> None:
             "region": {"type": "str", "required": True},
             "epoch": {"type": "int", "required": True},
             "moves": {"type": "bool", "required": True},
+            "known_region": {"type": "str", "default": ""},
+            "known_epoch": {"type": "int", "default": -1},
         },
         supports_check_mode=True,
     )
