@@ -16,7 +16,7 @@ from .report import Problem
 PORTS = {"cp": 5001, "ap": 5002}
 SETTLE_SECONDS = 20.0
 #: What an edge of a region that is not the active one says of itself.
-CLOSED = {"standby", "fenced", "unconfirmed", "no answer"}
+CLOSED = {"standby", "fenced", "unconfirmed", "two_regions", "no answer"}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def test_settling_under_load(regions: Regions) -> None:
     count = 3000
     uneven(regions, count)
     regions.west.kill_nodes()
-    app = regions.east.run("serve", "cp")
+    # A deadline that a busy machine does not break: reads hear all nodes until these are settled.
+    app = regions.east.run("serve", "cp", NETWORK_TIMEOUT_SEC="5")
     pulls = regions.east.run("replicate", "ap")
     regions.fail_over()
     wait_for("serves", app.ready, 5)

@@ -1,5 +1,9 @@
 """Filters of the checklist: many hosts' items become one verdict each, and the verdicts a table."""
 
+import json
+from datetime import datetime
+from pathlib import Path
+
 SECTIONS = ("Security", "Configuration", "Monitoring", "Data persistence", "High availability")
 
 
@@ -71,8 +75,35 @@ def image_item(result: dict) -> dict:
     }
 
 
+def drill_item(evidence: str, now: float, days: int = 90) -> dict:
+    """An item from the records in the directory of evidence: the newest fail-over that was a drill and passed must be young enough."""
+    records = [json.loads(path.read_text()) for path in Path(evidence).glob("*-dr_failover/record.json")]
+    passed = [
+        record for record in records if record.get("drill") and record.get("verdict") == "passed" and record.get("rto_seconds") is not None
+    ]
+    newest = max(passed, key=lambda record: record["started"], default=None)
+    age = (now - datetime.fromisoformat(newest["started"]).timestamp()) / 86400 if newest else None
+    said = (
+        f"{newest['started']}: RTO {newest['rto_seconds']} s, RPO {newest['rpo_seconds']} s, {newest['lost_acked_writes']} writes lost"
+        if newest
+        else "no drill has passed: ansible-playbook runbooks/dr_failover.yml with drill=true"
+    )
+    return {
+        "section": "High availability",
+        "item": f"A failover was proven within {days} days",
+        "passed": age is not None and age <= days,
+        "evidence": said,
+    }
+
+
 class FilterModule:
     """Ansible's way to find the filters."""
 
     def filters(self) -> dict:
-        return {"verdicts": verdicts, "verdict_table": verdict_table, "host_look": host_look, "image_item": image_item}
+        return {
+            "verdicts": verdicts,
+            "verdict_table": verdict_table,
+            "host_look": host_look,
+            "image_item": image_item,
+            "drill_item": drill_item,
+        }

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import http.client
 import ipaddress
+import json
 import resource
 import select
 import socket
@@ -167,7 +168,7 @@ def registry_password(given: dict[str, Any]) -> tuple[bool, str]:
     return set(statuses.values()) == {401}, ", ".join(f"{what}: {status}" for what, status in statuses.items())
 
 
-def ask(given: dict[str, Any], port: int, path: str, headers: dict[str, str]) -> int:
+def answer(given: dict[str, Any], port: int, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
     context = ssl.create_default_context(cafile=given["ca_file"])
     connection = http.client.HTTPSConnection(given["server_name"], port, timeout=5, context=context)
     connection.sock = context.wrap_socket(
@@ -175,9 +176,14 @@ def ask(given: dict[str, Any], port: int, path: str, headers: dict[str, str]) ->
     )
     try:
         connection.request("GET", path, headers=headers)
-        return connection.getresponse().status
+        said = connection.getresponse()
+        return said.status, said.read()
     finally:
         connection.close()
+
+
+def ask(given: dict[str, Any], port: int, path: str, headers: dict[str, str]) -> int:
+    return answer(given, port, path, headers)[0]
 
 
 def edge_tokens(given: dict[str, Any]) -> tuple[bool, str]:
@@ -193,8 +199,10 @@ def edge_tokens(given: dict[str, Any]) -> tuple[bool, str]:
 
 
 def edge_health(given: dict[str, Any]) -> tuple[bool, str]:
-    statuses = {port: ask(given, port, "/health", {}) for port in given["edge_ports"]}
-    return set(statuses.values()) == {200}, ", ".join(f"{port} /health: {status}" for port, status in statuses.items())
+    """Ready; or, in the region that does not serve, closed because it stands by."""
+    said = {port: answer(given, port, "/health", {}) for port in given["edge_ports"]}
+    states = {port: "ready" if status == 200 else str(json.loads(body).get("reason", status)) for port, (status, body) in said.items()}
+    return set(states.values()) in ({"ready"}, {"standby"}), ", ".join(f"{port} {state}" for port, state in states.items())
 
 
 def main() -> None:
