@@ -15,7 +15,7 @@ from linearizability import INFINITY, Op, linearizable
 from seeds import WANTED, explain, run_seeds
 from zones import violation
 
-CP_WANTED = WANTED * 8 // 10
+CP_WANTED = WANTED * 6 // 10
 
 
 def run(seed: int, controls: frozenset[str]) -> Result:

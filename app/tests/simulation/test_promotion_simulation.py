@@ -6,7 +6,7 @@ import pytest
 from promoted_world import CONTROLS, run
 from seeds import WANTED, explain, run_seeds
 
-PROMOTED_WANTED = WANTED // 5
+PROMOTED_WANTED = WANTED * 3 // 20
 
 
 def test_what_one_copy_holds_is_never_lost_and_never_unseen() -> None:
