@@ -18,7 +18,7 @@ from .nodes import Nodes, Refused, Result
 from .registers import Decision, Read, Send, Verdict, Write
 from .tags import NO_TAG, WriterIds
 
-#: Tries of one operation within its deadline, and the pause between them, while the membership epoch is being raised.
+#: Tries of one operation within its deadline, and the pause between them, while guards are being moved.
 ATTEMPTS, RAISE_PAUSE_SEC = 6, 0.01
 #: How often a write is stored once more because guards were moved while it was being stored.
 CONFIRMS = 3
@@ -165,7 +165,8 @@ class CpService:
                 since = book.version
                 decision = self._confirm(key, operation, decision, epoch, deadline)
             remaining = deadline - time.monotonic()
-            news = attempt == 0 and book.version != version
+            # More than once: settling moves every guard twice in a row.
+            news = book.version != version
             if decision.verdict is not Verdict.NO_QUORUM or remaining <= 0 or not (news or book.raising()):
                 break
             if attempt:
