@@ -62,7 +62,7 @@ def _active(region: str, nodes: Nodes, other: str, peers: Nodes) -> list[str]:
 def _missing(region: str, nodes: Nodes, begun: int) -> list[str]:
     away = [name for name, node in nodes.items() if not node.get("reachable")]
     bare = [name for name, node in nodes.items() if node.get("role") == "replica" and _lag(node, begun) is None]
-    own = [name for name, node in nodes.items() if node in _of({name: node}, region) and node.get("region_epoch") != begun]
+    own = [name for name, node in nodes.items() if _of({name: node}, region) and node.get("region_epoch") != begun]
     said = [
         f"{name} of {region} does not answer, and an acknowledged write may be there only. Start it; "
         f'if it is gone for good: -e \'{{"without": ["{name}"]}}\''
