@@ -9,6 +9,7 @@ from . import machine, paths, site
 from .report import Problem, Report, Step, last_lines
 
 PYTHON = f"{paths.VENV}/bin/python"
+NAMED = re.compile(r"(FAILED|ERROR) \S+::|E {3}|fatal: |failed: \[")  # how pytest and Ansible begin a line that names a failure
 COUNTS = re.compile(r"(\d+ (?:passed|failed|errors?|skipped|successful))")
 
 
@@ -104,7 +105,13 @@ def _run(report: Report, step: Step, name: str) -> str:
             counts += COUNTS.findall(lines[-1] if lines else "")
         if code != 0:
             shown = " ".join(Path(word).name if word.startswith("/") else word for word in command)
-            broken.append(f"$ {shown}   (exit code {code})\n{last_lines(chr(10).join(lines), 40)}")
+            broken.append(f"$ {shown}   (exit code {code})\n{why(lines)}")
     if broken:
         raise Problem(f"{name}: {len(broken)} of {len(STAGES[name])} commands failed", f"mend it, then bin/test {name}", "\n".join(broken))
     return ", ".join(counts) or "ok"
+
+
+def why(lines: list[str]) -> str:
+    """The lines that name what failed, wherever they stand (Molecule goes on for long after a failure), and the last ones."""
+    earlier = [line[:200] for line in lines[:-30] if NAMED.match(line)]
+    return "\n".join([*earlier[:30], last_lines("\n".join(lines), 30)])
