@@ -16,7 +16,8 @@ PORTS = {"cp": 5001, "ap": 5002}
 class Lab:
     """The lab from outside."""
 
-    def __init__(self) -> None:
+    def __init__(self, ssh_options: str = "") -> None:
+        self.ssh_options = ssh_options
         done = subprocess.run([ROOT / "bin" / "lab", "status", "--json"], capture_output=True, text=True, check=True)
         self.data = json.loads(done.stdout)
         self.hosts: dict[str, dict[str, str]] = self.data["hosts"]
@@ -26,7 +27,7 @@ class Lab:
     def host(self, name: str):
         """A testinfra host over the network: what SSH, sudo and the host itself say."""
         ssh = self.data["ssh"]
-        extra = f"-o UserKnownHostsFile={ssh['known_hosts_file']} -o IdentitiesOnly=yes -o StrictHostKeyChecking=yes"
+        extra = f"-o UserKnownHostsFile={ssh['known_hosts_file']} -o IdentitiesOnly=yes -o StrictHostKeyChecking=yes {self.ssh_options}"
         return testinfra.get_host(
             f"ssh://{ssh['user']}@{self.hosts[name]['address']}?sudo=true", ssh_identity_file=ssh["key_file"], ssh_extra_args=extra
         )
@@ -53,8 +54,14 @@ class Lab:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Lab:
-    return Lab()
+def ssh_options() -> str:
+    """More options of the tests' own SSH connections, for a scenario to set."""
+    return ""
+
+
+@pytest.fixture(scope="session")
+def lab(ssh_options) -> Lab:
+    return Lab(ssh_options)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
