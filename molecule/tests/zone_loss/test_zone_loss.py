@@ -84,7 +84,7 @@ def yardstick() -> float:
 
 
 def test_lab_command_on_a_lab_that_is_up_changes_nothing(lab):
-    """In under 90 seconds, or, on a machine slower than the README's, 30 yardsticks, taken before and after. The better of two runs counts."""
+    """In under 90 seconds, or, on a machine slower than the README's, 30 yardsticks of that moment. The better of two runs counts."""
     runs, before = [], yardstick()
     for _ in range(2):
         started = time.monotonic()
