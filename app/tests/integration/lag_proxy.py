@@ -1,4 +1,4 @@
-"""TCP between a process and a node, with a delay that can be changed and a cable that can be cut, while it runs."""
+"""TCP between a process and a node: delay and rate can be changed, and the cable cut, while it runs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ class Path:
     """From one process to one node. ``delay``: seconds, each way, keeping the order.
 
     ``cut``: nothing arrives and nothing is closed; what was sent arrives when the cable is whole again, as TCP would
-    have it: a late store. ``delayed`` and ``held`` count pieces that were.
+    have it: a late store. ``rate``: bytes a second from the node to the process, 0 for no limit; what does not pass
+    waits at the node. ``delayed`` and ``held`` count pieces that were.
     """
 
     target: int
     delay: float = 0.0
     cut: bool = False
+    rate: float = 0.0
     port: int = 0
     delayed: int = 0
     held: int = 0
@@ -68,7 +70,9 @@ class Proxies:
             self._tasks.discard(task)
             return
         try:
-            await asyncio.gather(self._carry(path, reader, far_writer), self._carry(path, far_reader, writer))
+            await asyncio.gather(
+                self._carry(path, reader, far_writer), self._carry(path, far_reader, writer, from_node=True)
+            )
         except (OSError, asyncio.CancelledError):
             pass  # one side is gone, or the test is over
         finally:
@@ -76,7 +80,9 @@ class Proxies:
             writer.transport.abort()
             far_writer.transport.abort()
 
-    async def _carry(self, path: Path, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(
+        self, path: Path, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, from_node: bool = False
+    ) -> None:
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
@@ -98,9 +104,11 @@ class Proxies:
         try:
             while True:
                 try:
-                    data = await reader.read(65536)
+                    data = await reader.read(1024 if from_node and path.rate else 65536)
                 except OSError:
                     data = b""
+                if from_node and path.rate:
+                    await asyncio.sleep(len(data) / path.rate)
                 queue.put_nowait((loop.time() + path.delay, data))
                 if not data:
                     await task
