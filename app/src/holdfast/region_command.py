@@ -42,6 +42,7 @@ from .settings import BootstrapSettings
 LOOK_SEC = 2.0
 #: How often a guard that settling, healing or a restart moves under the fence is looked at and fenced again.
 FENCE_ATTEMPTS = 5
+CURE = "the log of a node named above says why (a full disk ends Redis): mend it and run this again, or use --without"
 
 
 class Exit(IntEnum):
@@ -171,7 +172,7 @@ class RegionCommand:
         marks = {n: (g, marked_guard(self._region, n, epoch, secrets.token_hex(16))) for n, g in plan.mark.items()}
         if marks and self._move_all(own, marks, arguments.reason, "", told, quiet=True):
             return self._end(
-                Exit.INCOMPLETE, told, "some nodes are marked recovering and none is promoted; run this again"
+                Exit.INCOMPLETE, told, f"some nodes are marked recovering, none is promoted and nothing serves; {CURE}"
             )
         if not plan.done:
             own, peers = self._look()
@@ -181,7 +182,7 @@ class RegionCommand:
             moves = {n: (g, replace(g, state=PROMOTED)) for n, g in plan.marked.items()}
             code = self._move_all(own, moves, arguments.reason, "REGION_PROMOTED", told, quiet=True)
             if code:
-                return self._end(Exit.INCOMPLETE, told, "not all nodes are promoted; run this again")
+                return self._end(Exit.INCOMPLETE, told, f"not all nodes are promoted; {CURE}")
         if without and not self._settled(epoch):  # nobody else knows who was given up
             settle_region(self._settings, without, say=_complain)
         own, _peers = self._look()
