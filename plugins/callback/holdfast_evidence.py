@@ -130,6 +130,7 @@ class CallbackModule(CallbackBase):
         self.wrong: dict[str, list[tuple[Phase | None, str]]] = {}  # host -> its failures
         self.away: dict[str, tuple[Phase | None, str]] = {}  # host -> where it became unreachable
         self.locked: dict[str, tuple[bool, str]] = {}  # host with our lock -> whether become is needed there, and the lock's path
+        self.metrics: dict[str, Any] = {}  # where the numbers of drills are scraped: hosts, directory, become
         self.closed = self.done = False
 
     # What Ansible tells.
@@ -222,27 +223,37 @@ class CallbackModule(CallbackBase):
         if self.locked:
             self._free()
             self._write(causes)
-        self._stop_client()
-        self._pages()
+        if self.record["drill"]:
+            self._stop_client(self.place.parent)
+            self._pages(self.place.parent)
+            self._metrics(self.place.parents[1])
         self._display.display(f"\nEvidence: {self.place} (verdict: {json.loads(self.place.read_text())['verdict']})")
 
-    def _stop_client(self) -> None:
+    def _stop_client(self, run: Path) -> None:
         """A drill that failed before its end leaves its client running."""
-        if self.place and self.record["drill"]:
-            with contextlib.suppress(OSError, ValueError):
-                os.kill(int((self.place.parent / "probe.pid").read_text()), signal.SIGTERM)
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int((run / "probe.pid").read_text()), signal.SIGTERM)
 
-    def _pages(self) -> None:
+    def _pages(self, run: Path) -> None:
         """A drill's page beside its record, with what its client saw, and the index over all runs."""
-        if not self.place or not self.record["drill"]:
-            return
-        command = [sys.executable, "-m", "holdfast", "evidence"]
-        env = os.environ | {"PYTHONPATH": str(LIBRARY.parents[2] / "app/src")}
-        run = self.place.parent
         for made in (["report", str(run)], ["index", str(run.parent)]):
-            done = subprocess.run([*command, *made], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+            done = self._holdfast(*made)
             if done.returncode not in (0, 3, 4):  # 3 and 4: a target was missed, or it was not measured; the page says so
                 self._display.warning(f"holdfast evidence {made[0]}: {(done.stderr or done.stdout).strip()[-300:]}")
+
+    def _metrics(self, root: Path) -> None:
+        """The newest drills' numbers to where they are scraped. A host that is off fails nothing: the next drill brings them."""
+        if left := self.metrics["hosts"]:
+            said = self._holdfast("metrics", str(root)).stdout
+            left = self._there(left, self.metrics["become"], "drill_metrics", {"directory": self.metrics["directory"], "text": said})
+        if left:
+            self._display.warning(f"the metrics of drills did not get to {', '.join(left)}; the next drill brings them")
+
+    @staticmethod
+    def _holdfast(*arguments: str) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {"PYTHONPATH": str(LIBRARY.parents[2] / "app/src")}
+        command = [sys.executable, "-m", "holdfast", "evidence", *arguments]
+        return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
 
     # What role `evidence` tells.
 
@@ -251,6 +262,7 @@ class CallbackModule(CallbackBase):
             self.locked[host] = (become, opened["lock_file"])
             if not self.place:
                 self.record |= {name: opened[name] for name in ("reason", "drill", "targets")}
+                self.metrics = opened.get("metrics", {}) | {"become": become}
                 self.place = Path(opened["directory"]) / self.run["name"] / "record.json"
                 self.place.parent.mkdir(parents=True)
             if opened.get("taken_over"):
@@ -314,20 +326,24 @@ class CallbackModule(CallbackBase):
 
     def _free(self) -> None:
         """Free the lock where Close did not come: a play does not run after one whose hosts all failed, so another process has to."""
+        left = []
+        for become, path in sorted(set(self.locked.values())):
+            hosts = [host for host, where in self.locked.items() if where == (become, path)]
+            left += self._there(hosts, become, "runbook_lock", {"state": "free", "path": path, "run": self.run["name"]})
+        if left:
+            self.record["facts"]["lock_left_on"] = left
+            self._display.warning(f"the lock stays on {', '.join(left)}; the same operator's next run of this runbook takes it over")
+
+    def _there(self, hosts: list[str], become: bool, module: str, arguments: dict[str, str]) -> list[str]:
+        """Run a module of this role on hosts, by a process of its own; returns the hosts where it was not done."""
         lists = {"-i": "inventory", "-e": "extra_vars", "--vault-password-file": "vault_password_files", "--vault-id": "vault_ids"}
         given = [part for option, name in lists.items() for value in context.CLIARGS.get(name) or () for part in (option, str(value))]
         single = {"-u": "remote_user", "--private-key": "private_key_file"}
         given += [part for option, name in single.items() if context.CLIARGS.get(name) for part in (option, str(context.CLIARGS[name]))]
-        left = []
-        for become, path in sorted(set(self.locked.values())):
-            hosts = [host for host, where in self.locked.items() if where == (become, path)]
-            command = [str(Path(sys.argv[0]).with_name("ansible")), ",".join(hosts), *given, *(["--become"] if become else [])]
-            command += ["-m", "runbook_lock", "-a", json.dumps({"state": "free", "path": path, "run": self.run["name"]})]
-            env = os.environ | {"ANSIBLE_LIBRARY": str(LIBRARY)}
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
-                done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False)
-                hosts = [host for host in hosts if not re.search(rf"^{re.escape(host)} \| (SUCCESS|CHANGED)", done.stdout, re.MULTILINE)]
-            left += hosts
-        if left:
-            self.record["facts"]["lock_left_on"] = left
-            self._display.warning(f"the lock stays on {', '.join(left)}; the same operator's next run of this runbook takes it over")
+        command = [str(Path(sys.argv[0]).with_name("ansible")), ",".join(hosts), *given, *(["--become"] if become else [])]
+        command += ["-m", module, "-a", json.dumps(arguments)]
+        env = os.environ | {"ANSIBLE_LIBRARY": str(LIBRARY)}
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False)
+            return [host for host in hosts if not re.search(rf"^{re.escape(host)} \| (SUCCESS|CHANGED)", done.stdout, re.MULTILINE)]
+        return hosts
