@@ -23,8 +23,8 @@ KEPT_EXAMPLES = 10
 class ReadCheck:
     """Feed every answered read of one mode, after every write line before it.
 
-    ``missed`` counts, per acknowledged write, the reads that should have shown it and did not, so that the report can
-    say how many of them were of writes that turned out lost. It grows with the number of writes missed.
+    ``missed`` holds, per acknowledged write, when the reads began that should have shown it and did not, so that the
+    report can say how many of them were of writes that turned out lost.
     """
 
     mode: str
@@ -39,7 +39,7 @@ class ReadCheck:
     session_declined: int = 0
     session_violations: int = 0
     violations: int = 0
-    missed: dict[tuple[str, int], int] = field(default_factory=dict)
+    missed: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, record: dict[str, Any], log: WriterLog) -> None:
@@ -55,7 +55,7 @@ class ReadCheck:
             return
         self.stale += 1
         named = (record["writer"], record["acked"])
-        self.missed[named] = self.missed.get(named, 0) + 1
+        self.missed.setdefault(named, []).append(record["m0"])
         if self.mode == "cp":
             self._violation(record, f"stale: {problem}")
             return

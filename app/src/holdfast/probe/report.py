@@ -25,7 +25,7 @@ from typing import Any
 
 from .acks import Acks, WriterLog, state_name
 from .reads import ReadCheck
-from .records import LOST, NEVER_READ, NOT_FOUND, OK, PRESENT, STATES, UNSENT, parse_time, stamp
+from .records import LOST, NEVER_READ, NOT_FOUND, OK, PRESENT, STATES, SUPERSEDED, UNSENT, parse_time, stamp
 from .series import Covered, Gap, Latencies, PerSecond, longest_gap
 
 
@@ -175,7 +175,7 @@ class Report:
     def _mode(self, mode: str, fault: float | None, offset: float) -> dict[str, Any]:
         logs = {w: log for w, log in self._acks.writers.items() if log.mode == mode}
         check = self._checks[mode]
-        lost_reads = sum(n for (w, seq), n in check.missed.items() if _state(logs[w], seq) == LOST)
+        lost_reads = _of_lost_writes(check.missed, logs, 2 / float((self._run or {})["rate"]))
         start = self.began if fault is None else fault
         accepted = longest_gap(chain.from_iterable(_acks(log) for log in logs.values()), start, self._written_until)
         operations = {o: _operation(of, self._stalls) for (m, o), of in sorted(self._operations.items()) if m == mode}
@@ -268,6 +268,21 @@ class Report:
             "cpu_share": round((cpu - self._started_with) / length, 4) if cpu is not None and length else None,
             "max_rss_kib": end.get("max_rss_kib"),
         }
+
+
+def _of_lost_writes(missed: dict[tuple[str, int], list[float]], logs: dict[str, WriterLog], slack: float) -> int:
+    """How many stale reads a loss explains: those of writes that are gone; and those of registers that were written
+    again since, if acknowledged among those gone (within ``slack`` seconds) and read after the last of them."""
+    lost = [log.acked_at[seq] for log in logs.values() for seq in log.acked() if _state(log, seq) == LOST]
+    first, last = min(lost, default=0.0), max(lost, default=0.0)
+    explained = 0
+    for (writer, seq), times in missed.items():
+        state = _state(logs[writer], seq)
+        if state == LOST:
+            explained += len(times)
+        elif state == SUPERSEDED and lost and first - slack <= logs[writer].acked_at[seq] <= last + slack:
+            explained += sum(at > last for at in times)
+    return explained
 
 
 def _state(log: WriterLog, seq: int) -> str:
