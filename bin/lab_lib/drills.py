@@ -60,6 +60,9 @@ def main(given: list[str], usage: str) -> int:
         except Problem as problem:
             report.fail(problem)
             return 1
+        except (OSError, subprocess.SubprocessError) as problem:
+            report.fail(Problem(str(problem), "bin/lab status shows what answers; bin/lab repairs the lab"))
+            return 1
         finally:
             _end(done, wanted)
     except Problem as problem:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bin"))
 
-from lab_lib import drill_numbers, drills, hosts, machine, roundtrip  # noqa: E402
+from lab_lib import drill_numbers, drills, hosts, machine, paths, report, roundtrip  # noqa: E402
 from lab_lib.report import Problem  # noqa: E402
 
 
@@ -147,6 +147,20 @@ def test_drills_begin_where_the_lab_began(lab, monkeypatch, capsys):
     monkeypatch.setattr(roundtrip, "active_region", lambda _lab: "west")
     assert drills.main([], "") == 1
     assert "west serves" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("problem", [Problem("the disk is full", "make room"), OSError("no route"), subprocess.TimeoutExpired("ssh", 60)])
+def test_what_stops_the_drills_is_said_and_judged_as_not_held(lab, monkeypatch, capsys, tmp_path, problem):
+    def stop(*_):
+        raise problem
+
+    monkeypatch.setattr(drills, "_load", stop)
+    monkeypatch.setattr(paths, "LOGS", tmp_path)
+    monkeypatch.setattr(report.Report.__init__, "__defaults__", (tmp_path,))
+    assert drills.main(["--json", str(tmp_path / "said.json")], "") == 1
+    out = capsys.readouterr().out
+    assert f"Cause: {problem}" in out and "Cure:" in out
+    assert json.loads((tmp_path / "said.json").read_text())["held"] is False
 
 
 def test_the_wrong_region_after_a_drill_stops_all(lab):
