@@ -138,16 +138,25 @@ def test_stale_answers_of_a_cp_server_are_caught(serve: Callable[..., FakeServic
     assert verify(out)["lost"] == 0, "stale is not lost"
 
 
-def test_ap_answers_are_judged_by_what_they_say(serve: Callable[..., FakeService], tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [{}, {"read_your_writes": True}])
+def test_an_ap_session_that_misses_its_write_unsaid_is_caught(
+    serve: Callable[..., FakeService], out: Path, said: dict[str, bool]
+) -> None:
     fake = serve()
+    fake.extra = said
     fake.answer_read = lambda key, held: None if ":w" in key else held
-    run(tmp_path / "a", "--target", f"a/ap={fake.url}", "--rate", "40", "--duration", "2")
-    ap = report(tmp_path / "a")["modes"]["ap"]
+    run(out, "--target", f"a/ap={fake.url}", "--rate", "40", "--duration", "2")
+    ap = report(out)["modes"]["ap"]
     assert ap["reads"]["session_violations"] > 5
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_ap_answers_are_judged_by_what_they_say(serve: Callable[..., FakeService], out: Path, found: bool) -> None:
     honest = serve()
     honest.extra = {"read_your_writes": False, "stale": True, "staleness_ms": None}
-    run(tmp_path / "b", "--target", f"a/ap={honest.url}", "--rate", "40", "--duration", "2")
-    ap = report(tmp_path / "b")["modes"]["ap"]
+    honest.answer_read = lambda key, held: held if found or ":w" not in key else None
+    run(out, "--target", f"a/ap={honest.url}", "--rate", "40", "--duration", "2")
+    ap = report(out)["modes"]["ap"]
     assert (ap["violations"], ap["reads"]["session_violations"]) == (0, 0)
     assert ap["reads"]["session_declined"] > 5
 

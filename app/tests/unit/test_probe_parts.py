@@ -10,13 +10,16 @@ import pytest
 from probe_lines import LAYOUT, Lines
 
 from holdfast import cli
-from holdfast.errors import SettingsError
-from holdfast.probe.acks import Acks
+from holdfast.ap_service import ApRead, require_found
+from holdfast.core import failed
+from holdfast.errors import NotFound, SettingsError
+from holdfast.probe.acks import Acks, WriterLog
 from holdfast.probe.answers import outcome, parse, seen_fields
 from holdfast.probe.client import Url
 from holdfast.probe.http1 import BadAnswer, Parser
 from holdfast.probe.ledger import Reader, Written
 from holdfast.probe.options import parse_target, read_targets
+from holdfast.probe.reads import ReadCheck
 from holdfast.probe.records import Layout, decode, encode, parse_time, stamp
 from holdfast.probe.series import Covered, Latencies, longest_gap
 
@@ -166,7 +169,21 @@ def test_outcomes() -> None:
     assert outcome(503, {"error": {"code": "no_quorum"}}) == "no_quorum"
     assert outcome(502, parse(b"[1]")) == "http_502"
     assert seen_fields(LAYOUT, "k", "w", "no_quorum", {}) == {}
-    assert seen_fields(LAYOUT, "k", "w", "not_found", {}) == {"seen": 0}
+    assert seen_fields(LAYOUT, "k", "w", "not_found", {}) == {"seen": 0, "read_your_writes": None}
+
+
+@pytest.mark.parametrize(("promised", "declined", "violated"), [(False, 1, 0), (True, 0, 1), (None, 0, 1)])
+def test_a_session_read_of_nothing_is_judged_by_what_the_service_says(
+    promised: bool | None, declined: int, violated: int
+) -> None:
+    with pytest.raises(NotFound) as missing:
+        require_found(ApRead(False, None, "", 0, False, "db_g1", promised))
+    body = parse(failed("ap", missing.value).body)
+    fields = seen_fields(LAYOUT, "k", "w", outcome(404, body), body)
+    check = ReadCheck("ap")
+    line = {"op": "session_read", "writer": "w", "key": "k", "acked": 1, "acked_age_ms": 5.0, "latency_ms": 1.0}
+    check.add({**line, **fields}, WriterLog("ap"))
+    assert (check.session_reads, check.session_declined, check.session_violations) == (1, declined, violated)
 
 
 @pytest.mark.parametrize("url", ["kv:5001", "ftp://kv", "https://u:p@kv", "https://kv/path", "http://:5", "http://h:x"])

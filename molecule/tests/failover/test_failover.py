@@ -8,7 +8,8 @@ import pytest
 from clients import ROOT, play, wait_until_ready
 
 EVIDENCE = ROOT / ".lab" / "evidence"
-KNOWN = ("the runbook failed in the task: Verify that what the client saw", "AP: ", "not measured: the probe itself stalled")
+STALLED = "not measured: the probe itself stalled"
+KNOWN = ("the runbook failed in the task: Verify that what the client saw", STALLED)
 REGION = ["docker", "exec", "app_cp_1", "holdfast", "region"]
 
 
@@ -21,11 +22,11 @@ def runbook(name: str, *arguments: str, **variables: object) -> tuple[subprocess
 
 
 def judge(done: subprocess.CompletedProcess[str], record: dict) -> bool:
-    """Whether the drill was measured. It passed, but for what is told apart here: a client that stood still on a busy machine, and
-    what app/README.md lists as not yet right (an AP session in the moment after a promotion). The drill's page shows both."""
+    """Whether the drill was measured. It passed, but for a client that stood still on a busy machine, which the drill's page shows."""
     print({name: record.get(name) for name in ("verdict", "reasons", "rto_seconds", "rpo_seconds", "lost_acked_writes", "refused_seconds")})
     others = [reason for reason in record["reasons"] if not reason.startswith(KNOWN)]
-    assert not others and (done.returncode == 0 or record["reasons"]), f"{others}\n{done.stdout[-4000:]}"
+    stalled = any(reason.startswith(STALLED) for reason in record["reasons"])
+    assert not others and (done.returncode == 0 or stalled), f"{others}\n{done.stdout[-4000:]}"
     return record["rto_seconds"] is not None
 
 

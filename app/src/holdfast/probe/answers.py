@@ -27,18 +27,20 @@ def outcome(status: int, body: dict[str, Any]) -> str:
 
 
 def seen_fields(layout: Layout, key: str, writer: str, result: str, body: dict[str, Any]) -> dict[str, Any]:
-    """What a read that was answered saw. Empty for an answer that is neither a value nor not_found."""
-    if result == NOT_FOUND:
-        return {"seen": layout.seen(key, writer, None)}
-    if result != OK:
+    """What a read that was answered saw, and what it said of the session, which not_found says too. Empty for an answer
+    that is neither a value nor not_found."""
+    if result not in (OK, NOT_FOUND):
         return {}
+    promised = {"read_your_writes": body.get("read_your_writes")}
+    if result == NOT_FOUND:
+        return {"seen": layout.seen(key, writer, None), **promised}
     staleness = body.get("staleness_ms")
     return {
         "seen": layout.seen(key, writer, text(body.get("value")) or ""),
         "version": text(body.get("version")),
         "stale": bool(body.get("stale")),
         "staleness_ms": staleness if isinstance(staleness, (int, float)) else None,
-        "read_your_writes": body.get("read_your_writes"),
+        **promised,
     }
 
 
