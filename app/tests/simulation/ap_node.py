@@ -65,7 +65,7 @@ def content(value: str | None) -> tuple[bytes, bytes]:
 
 
 def newer(one: str, other: str) -> bool:
-    return one > other  # one epoch, and names of one length: the order of the texts is that of the versions
+    return one > other  # names of one length: the order of the texts is that of the versions
 
 
 class Refused(Exception):
@@ -79,7 +79,7 @@ class ApNode:
         self.name, self._events = name, events
         self.memory = State("member", f"first-{name}")
         self.disk = copied(self.memory)
-        self.up, self.boot, self.offset = True, 0, 0
+        self.up, self.boot, self.offset, self.epoch = True, 0, 0, EPOCH
         self._waiting: list[Callable[[], None]] = []
         self._syncing = False
         #: The largest version of each key that was removed here.
@@ -142,7 +142,7 @@ class ApNode:
         """The next version after these that was not replaced."""
         while True:
             counter += 1
-            version = str(Version(EPOCH, milliseconds, counter, self.name))
+            version = str(Version(self.epoch, milliseconds, counter, self.name))
             if version not in self.memory.replaced.get(key, ()):
                 self.memory.hlc = (milliseconds, counter)
                 return version

@@ -82,7 +82,9 @@ class Acknowledged:
 
 
 class ApWorld:
-    def __init__(self, seed: int, controls: frozenset[str] = frozenset(), trace: bool = False) -> None:
+    def __init__(
+        self, seed: int, controls: frozenset[str] = frozenset(), trace: bool = False, part: str | None = None
+    ) -> None:
         events = self.events = Events(seed, trace)
         self.random, self.controls = events.random, controls
         self.network = Network(events)
@@ -98,7 +100,7 @@ class ApWorld:
             for i in range(2 if self.random.random() < 0.3 else 1)
         ]
         # Digests would hide what the other controls break.
-        part = next((PARTS.get(c, "neither") for c in controls), self.random.choice(MIX))
+        part = part or next((PARTS.get(c, "neither") for c in controls), self.random.choice(MIX))
         # With restamps too: a write that a node refused beside a version of the future may be above what replaced that
         # one, and comes back to it by the digests only.
         compares = part != "neither"
@@ -386,6 +388,11 @@ class ApWorld:
         if self.damages:  # once more, when most is quiet and all have the same
             self.events.at(90.0, self._damage_now)
         self.events.run(self.events.now + 150.0 + more + max(0, latest - clock) / 10)
+        # One that no node had yet, as it was on its way just then.
+        late = [Version.parse(version).milliseconds for n in self.nodes.values() for version, _ in n.memory.parked]
+        if late:
+            clock = next(iter(self.nodes.values())).clock()
+            self.events.run(self.events.now + 50.0 + max(0, max(late) - clock) / 10)
 
     def _check(self) -> str | None:
         first, *others = (self._visible(n) for n in self.nodes.values())

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 BATCH = 50
-#: Busy seeds in all: 60 % of the CP face, 25 % of the AP face, 15 % of promoted copies.
+#: Busy seeds in all: 60 % of the CP face, 25 % of the AP face, 15 % of promoted copies; and
+#: 5 % more of promoted copies with the AP face.
 #: A quick look while developing: SIMULATION_SEEDS=300.
 WANTED = int(os.environ.get("SIMULATION_SEEDS", "10000"))
 
