@@ -18,7 +18,7 @@ def tool(name: str, *arguments: str) -> list[str]:
 
 
 def pytest(*arguments: str) -> list[str]:
-    return [PYTHON, "-m", "pytest", "-q", "-ra", "--color=no", *arguments]
+    return [PYTHON, "-m", "pytest", "-q", "-ra", "--color=no", "--durations=20", *arguments]
 
 
 STAGES: dict[str, list[list[str]]] = {
@@ -37,8 +37,11 @@ STAGES: dict[str, list[list[str]]] = {
     "integration": [pytest("app/tests/integration")],
     # Molecule remembers, outside the checkout, that it has made hosts which may be gone since.
     "molecule": [tool("molecule", "reset"), tool("molecule", "test", "--all")],
+    # What takes longer than a change should wait for: on a lab that is up, or on one that it makes and leaves.
+    "proofs": [[PYTHON, f"{paths.ROOT}/bin/lab"], pytest("--durations=0", "molecule/tests/proofs")],
 }
 FAST = ["lint", "policy", "unit", "simulation", "integration"]
+ALL = [*FAST, "molecule"]
 
 
 def main(arguments: list[str], usage: str) -> int:
@@ -46,7 +49,7 @@ def main(arguments: list[str], usage: str) -> int:
     if {"-h", "--help"} & set(arguments):
         print(usage)
         return 0
-    chosen = FAST if arguments == ["--fast"] else arguments or list(STAGES)
+    chosen = FAST if arguments == ["--fast"] else arguments or ALL
     if unknown := [name for name in chosen if name not in STAGES]:
         print(f"Cause: bin/test has no stage {unknown[0]!r}\nCure:  choose from {', '.join(STAGES)}, or --fast")
         return 2

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from clients import play, wait_until_ready
-from test_failover import health, judge, region_status, runbook, west
+from regions import health, judge, region_status, runbook, west
 
 STATE = "/etc/holdfast/dns_failover/state.json"
 EAST = {"lab-a1": "db_g1", "lab-b1": "db_g2", "lab-c1": "db_g3"}

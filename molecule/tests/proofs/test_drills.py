@@ -4,7 +4,7 @@ import json
 import subprocess
 
 from clients import ROOT, USERS_ENVIRONMENT, wait_until_ready
-from test_failover import KNOWN, region_status
+from regions import KNOWN, region_status
 
 KEYS = 3000
 
