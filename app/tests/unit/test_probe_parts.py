@@ -182,7 +182,7 @@ def test_a_session_read_of_nothing_is_judged_by_what_the_service_says(
     fields = seen_fields(LAYOUT, "k", "w", outcome(404, body), body)
     check = ReadCheck("ap")
     line = {"op": "session_read", "writer": "w", "key": "k", "acked": 1, "acked_age_ms": 5.0, "latency_ms": 1.0}
-    check.add({**line, **fields}, WriterLog("ap"))
+    check.add({**line, **fields, "m0": 7.0}, WriterLog("ap"))
     assert (check.session_reads, check.session_declined, check.session_violations) == (1, declined, violated)
 
 
