@@ -37,11 +37,11 @@ def states(host) -> dict[str, str]:
     return json.loads(host.check_output("python3 -c %s", STATES))
 
 
-@pytest.fixture
-def given(lab, tmp_path):
+@pytest.fixture(scope="module")
+def given(lab, tmp_path_factory):
     """A zone whose edge has a given certificate; afterwards the private CA's again."""
     zone = lab.serving[0]
-    held = Given(tmp_path, NAME)
+    held = Given(tmp_path_factory.mktemp("given"), NAME)
     done = play("playbooks/zones.yml", "--tags", "edge", "--limit", zone, variables=held.variables)
     assert done.returncode == 0, done.stdout[-3000:]
     yield zone, held
