@@ -21,6 +21,9 @@ def pytest(*arguments: str) -> list[str]:
     return [PYTHON, "-m", "pytest", "-q", "-ra", "--color=no", "--durations=20", *arguments]
 
 
+# Two processes, a file of tests to each at a time: most of these tests wait for something. Those that measure run alone.
+TWO = ("-n", "2", "--dist", "loadfile")
+
 STAGES: dict[str, list[list[str]]] = {
     "lint": [
         tool("ruff", "check", "."),
@@ -32,9 +35,9 @@ STAGES: dict[str, list[list[str]]] = {
         tool("ansible-lint", "--offline", "-q"),
     ],
     "policy": [pytest("tests/policy")],
-    "unit": [pytest("app/tests/unit"), pytest("tests/lab")],
+    "unit": [pytest(*TWO, "app/tests/unit"), pytest(*TWO, "tests/lab")],
     "simulation": [pytest("app/tests/simulation")],
-    "integration": [pytest("app/tests/integration")],
+    "integration": [pytest(*TWO, "-m", "not alone", "app/tests/integration"), pytest("-m", "alone", "app/tests/integration")],
     # Molecule remembers, outside the checkout, that it has made hosts which may be gone since.
     "molecule": [tool("molecule", "reset"), tool("molecule", "test", "--all")],
     # What takes longer than a change should wait for: on a lab that is up, or on one that it makes and leaves.

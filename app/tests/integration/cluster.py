@@ -43,10 +43,20 @@ def service_acl() -> str:
     return " ".join(match[0].removesuffix("```").replace("\\\n", " ").split())
 
 
+#: Ports that this process has handed out. Of two processes that test side by side each has a half (the kernel gives odd ones only).
+_HANDED_OUT: set[int] = set()
+_HALF = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 2
+
+
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A port that nobody listens on, never the same one twice, and never one that the tests beside this one get."""
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = int(s.getsockname()[1])
+        if port // 2 % 2 == _HALF and port not in _HANDED_OUT:
+            _HANDED_OUT.add(port)
+            return port
 
 
 def wait_for(what: str, check: Callable[[], Any], seconds: float = 10.0, pause: float = 0.02) -> Any:

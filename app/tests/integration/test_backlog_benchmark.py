@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from cluster import SRC
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "backlog.py"
 
 
+@pytest.mark.alone
 def test_a_small_backlog_drains_and_is_measured(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(BENCHMARK), "--entries", "20000", "--json", "--directory", str(tmp_path)],

@@ -15,6 +15,7 @@ from cluster import SRC
 RUN = Path(__file__).resolve().parents[2] / "benchmarks" / "run.py"
 
 
+@pytest.mark.alone
 def test_quick_run() -> None:
     if shutil.which("wrk") is None:
         pytest.fail("this test needs wrk (Debian: apt-get install wrk)")

@@ -222,6 +222,7 @@ def proxies() -> Iterator[Proxies]:
     made.stop()
 
 
+@pytest.mark.alone
 def test_a_slow_node(cluster: Cluster, proxies: Proxies) -> None:
     paths = {name: proxies.path(node.port) for name, node in cluster.nodes.items()}
     app = cluster.run("serve", "cp", NODES=",".join(f"{n}=127.0.0.1:{p.port}" for n, p in paths.items()))

@@ -313,6 +313,7 @@ print((spent() - before) / (time.monotonic() - begun))
 MOST_TIMES_PLAIN = 1.6
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_cpu_and_memory_at_200_requests_a_second(
     serve: Callable[..., FakeService], tmp_path: Path, scheme: str
