@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from . import __version__, breaker_command, settings
 from .auth import hash_token
+from .backup import backup_arguments as backup
 from .errors import SettingsError
 from .evidence import evidence_arguments as evidence
 from .probe import arguments as probe
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("hash-token", help="read a token on stdin, print what api_tokens holds for it")
     breaker_command.add_arguments(commands.add_parser("breaker", help="force a breaker of a running instance"))
     probe.add_arguments(commands.add_parser("probe", help="measure: the client of drills, tests and benchmarks"))
+    backup.add_arguments(commands.add_parser("backup", help="back nodes up, restore them to a moment, verify that"))
     evidence.add_arguments(commands.add_parser("evidence", help="judge a drill by its probe; page, index, metrics"))
     arguments = parser.parse_args(argv)
     try:
@@ -193,6 +195,13 @@ def _evidence(arguments: argparse.Namespace) -> int:
     return execute(arguments)
 
 
+def _backup(arguments: argparse.Namespace) -> int:
+    """Exit codes: Code in backup/refusals.py."""
+    from .backup.backup_command import execute
+
+    return execute(arguments)
+
+
 def _breaker(arguments: argparse.Namespace) -> int:
     """Exit code 3: the instance refused, or did not answer."""
     return breaker_command.execute(arguments)
@@ -206,6 +215,7 @@ _COMMANDS = {
     "parked": _parked,
     "region": _region,
     "hash-token": _hash_token,
+    "backup": _backup,
     "breaker": _breaker,
     "evidence": _evidence,
     "probe": _probe,
