@@ -25,6 +25,8 @@ from .refusals import Refused
 #: So many bytes before the place where copying goes on must still be what was copied.
 TAIL_BYTES = 4096
 CLOCK_SLACK_SEC = 1
+#: A command is written to the file at once; only a stalled disk or a very long script puts so much in between.
+STALL_SEC = 10
 
 
 class Rewound(Exception):
@@ -38,6 +40,7 @@ class _Found:
     closed: list[tuple[str, str, int]]
     commands: int = 0
     reach: int = 0
+    written: float = 0.0  # when the file that grows was last written to
     first_mark: int | None = None  # in force at the first new command of the current line
     last_mark: int | None = None
 
@@ -81,7 +84,12 @@ class Collect:
             found.last_mark = None
             self._line(line, sets, held, found)
         doubt = _doubt(sets, held, node, found)
-        facts: dict[str, Any] = {**node.facts, "commands": found.commands, "new_line": held.began}
+        anew = bool(sets) and sets[-1].listing[0] != held.line
+        facts: dict[str, Any] = {
+            **node.facts,
+            "commands": found.commands,
+            "new_line": anew,
+        }
         made = Set(
             node.moment,
             self._node,
@@ -132,7 +140,8 @@ class Collect:
         last = max(copied, key=lambda p: p.end, default=None)
         start = last.end if last else 0
         with source.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+            about = os.fstat(file.fileno())
+            size = about.st_size
             if last and not self._same_tail(file, last, size):
                 if current:
                     raise Rewound(name)
@@ -147,7 +156,7 @@ class Collect:
             found.pieces.append(self._piece(line, name, start, scanned.end, scanned.marks))
             found.commands += scanned.commands if current else 0
         if growing:
-            found.reach = scanned.end
+            found.reach, found.written = scanned.end, about.st_mtime
         elif scanned.end == size:
             found.closed.append((line, name, size))
 
@@ -207,10 +216,8 @@ def _doubt(sets: list[Set], held: Held, node: NodeFacts, found: _Found) -> tuple
         return since, last  # the clock was ahead, and went back
     first = found.first_mark if found.first_mark is not None else known
     if before and found.commands and (first is None or first < math.floor(since)):
-        return (
-            since,
-            node.moment,
-        )  # commands of after the last set, under no mark of after it: no timestamps are written
-    if not before and found.commands > 1 and last is None:
-        return since - 1, node.moment
+        # Commands of after the last set, under no mark of after it: the node writes no timestamps.
+        return since if first is None else min(since, first), node.moment
+    if found.commands > 1 and (last is None or found.written > last + STALL_SEC):
+        return since - 1 if last is None else last, node.moment
     return None

@@ -119,7 +119,11 @@ class _Line:
 
 
 def chains(sets: Sequence[Set], without: frozenset[str] = frozenset()) -> list[Chain]:
-    """Every chain that can be restored, oldest first. ``without``: paths of bases that are damaged."""
+    """Every chain that answers for some moment, oldest first. ``without``: paths of bases that are damaged."""
+    return [c for c in _all(sets, without) if c.first <= c.last]
+
+
+def _all(sets: Sequence[Set], without: frozenset[str]) -> list[Chain]:
     found = []
     for line in _lines(sets):
         places = {part.incr: (run, at) for run in line.runs() for at, part in enumerate(run.parts)}
@@ -129,9 +133,7 @@ def chains(sets: Sequence[Set], without: frozenset[str] = frozenset()) -> list[C
                 continue
             run, at = places[head]
             first = max(line.begins, base.made if base and base.made else 0)
-            last = min(run.last, line.ends)
-            if first <= last:
-                found.append(Chain(line.name, base, run, at, first, last))
+            found.append(Chain(line.name, base, run, at, first, min(run.last, line.ends)))
     return sorted(found, key=lambda c: (c.line, c.first))
 
 
@@ -149,6 +151,7 @@ def _lines(sets: Sequence[Set]) -> list[_Line]:
         incrs = made.listing[2]
         _line(found, made.listing[0]).checks.append((made.moment, incrs[-1] if incrs else "", made.reach))
     lines = [found[name] for name in sorted(found)]
+    lines[0].begins = math.floor(moments.from_stamp(lines[0].name))
     for older, newer in pairwise(lines):
         older.ends = newer.begins  # a restored node replays marks of long ago: they are the older line's
     return lines
@@ -172,13 +175,11 @@ def _without_hole(pieces: list[Piece]) -> list[Piece]:
 def choose(sets: Sequence[Set], to: int | None, without: frozenset[str] = frozenset()) -> Plan:
     """``to``: a moment in whole seconds, None: the newest there is. Raises Refused."""
     usable = chains(sets, without)
-    if not usable:
-        raise Refused("no backup here can be restored", "run `holdfast backup collect` twice, a few seconds apart")
     if to is None:
         newest = max(sets, key=lambda s: s.moment)
-        good = [c for c in usable if c.line == newest.listing[0] and c.last >= math.floor(newest.moment)]
+        good = [c for c in _all(sets, without) if c.line == newest.listing[0] and c.last >= math.floor(newest.moment)]
         if not good:
-            raise Refused("the newest backup is not whole", f"choose a moment in {_windows(usable)}")
+            raise Refused("the newest backup is not whole", f"choose a moment in {_windows(usable) or 'another store'}")
         return Plan(newest.moment, True, good[-1].line, good[-1].base, tuple(good[-1].parts))
     for made in sets:
         if made.doubt and made.doubt[0] < to <= made.doubt[1]:
@@ -187,6 +188,8 @@ def choose(sets: Sequence[Set], to: int | None, without: frozenset[str] = frozen
                 "apart: the node's clock went back, or it ran without aof-timestamp-enabled",
                 "choose a moment before or after",
             )
+    if not usable:
+        raise Refused("no moment in these backups can be restored", "restore the newest, or collect again")
     good = [c for c in usable if c.first <= to <= c.last]
     if not good:
         where = "before the first" if to < usable[0].first else "not"

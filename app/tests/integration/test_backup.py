@@ -1,0 +1,346 @@
+"""Backups of running nodes, and restores to a moment, with real Redis. The cluster is shared, each test has a store."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from backups import Backups, Load, keys_of, next_second, rewrite, write
+from cluster import Cluster
+
+from holdfast.backup.scratch_node import ScratchNode
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("backups"))
+    for node in cluster.nodes.values():
+        node.extra = ["aof-timestamp-enabled yes"]
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def backups(made: Cluster, tmp_path: Path) -> Backups:
+    client = made.nodes["db_g1"].client()
+    for key in client.keys("cp:*"):
+        client.delete(key)
+    return Backups(made, tmp_path / "store")
+
+
+def test_every_second_under_load_while_rewrites_loop(backups: Backups, tmp_path: Path) -> None:
+    with backups.watched():
+        first = backups.collect("--census")
+        with Load(backups, 0) as load:
+            started = next_second()
+            for _ in range(2):
+                time.sleep(1.6)
+                done = backups.collect()
+                assert done.code == 0
+                assert not done.has("BACKUP_DOUBT")
+                assert not done.has("BACKUP_LINE_BEGAN")
+            time.sleep(0.7)
+        assert backups.collect().code == 0
+    assert first.code == 0
+    assert load.rewrites > 5
+    assert len(load.written) > 500
+    for number in range(1, 4):
+        to = started + number
+        found = backups.keys_at(to, tmp_path / f"r{number}")
+        assert {k for k, _, acked in load.written if acked < to} <= found
+        assert not found & {k for k, begun, _ in load.written if begun >= to}
+    assert backups.keys_at("newest", tmp_path / "newest") >= {k for k, _, _ in load.written}
+    assert backups.run("check", "--store", backups.store).code == 0
+
+
+def test_a_second_between_two_writes_has_the_first_and_not_the_second(backups: Backups, tmp_path: Path) -> None:
+    app = backups.cluster.run("serve")
+    with backups.watched():
+        backups.collect()
+        next_second()
+        assert app.write("first", "1").status == 200
+        to = next_second()
+        assert app.write("second", "2").status == 200
+        next_second()
+        backups.collect()
+    assert backups.keys_at(to, tmp_path / "between") == {"cp:first"}
+    assert backups.keys_at(to + 1, tmp_path / "after") == {"cp:first", "cp:second"}
+    app.stop()
+
+
+def test_rewrites_between_two_backups_lose_no_history(backups: Backups, tmp_path: Path) -> None:
+    client, keys, seconds = backups.node.client(), [], []
+    with backups.watched():
+        backups.collect()
+        for number in range(3):
+            seconds.append(next_second())
+            keys.append(write(client, number))
+            rewrite(client)
+        seconds.append(next_second())
+        backups.collect()
+    for number, to in enumerate(seconds):
+        assert backups.keys_at(to, tmp_path / str(number)) == set(keys[:number])
+
+
+def test_without_a_watch_lost_history_is_known_and_refused(backups: Backups, tmp_path: Path) -> None:
+    """The control of the test before: nobody held the files, so the moments between are not there, and it says so."""
+    client = backups.node.client()
+    before = backups.collect()
+    assert before.has("BACKUP_NOT_WATCHED")
+    next_second()
+    write(client, 0)
+    rewrite(client)
+    to = next_second()
+    write(client, 1)
+    rewrite(client)
+    rewrite(client)
+    next_second()
+    assert backups.collect().has("BACKUP_LINE_BEGAN")
+    next_second()
+    backups.collect()
+    assert backups.restore(to, tmp_path / "r").refused("not in the backups")
+    assert backups.keys_at("newest", tmp_path / "newest") == {"cp:key0", "cp:key1"}
+
+
+def test_a_restored_node_does_not_vote_before_repair(backups: Backups, tmp_path: Path) -> None:
+    """After the volume is gone: restored, started twice, seen as recovering, healed."""
+    cluster, node = backups.cluster, backups.node
+    app = cluster.run("serve")
+    assert app.write("kept", "1").status == 200
+    backups.collect()
+    assert app.write("later", "2").status == 200
+    node.kill()
+    node.wipe()
+    assert backups.restore("newest", backups.data).code == 0
+    for _ in range(2):
+        node.kill()
+        node.start()
+        assert cluster.bootstrap()[1]["nodes"]["db_g1"]["state"] == "recovering"
+    assert node.client().exists("cp:kept")
+    assert not node.client().exists("cp:later")
+    from test_repair import repair
+
+    assert repair(cluster, "db_g1")[0] == 0
+    assert node.client().exists("cp:later")
+    assert cluster.bootstrap()[1]["nodes"]["db_g1"]["state"] == "member"
+    assert backups.collect().has("BACKUP_LINE_BEGAN")  # the restored directory is a history of its own
+    app.stop()
+
+
+def test_verify_compares_every_key_and_notices_one(backups: Backups, tmp_path: Path) -> None:
+    client, into = backups.node.client(), tmp_path / "r"
+    for number in range(40):
+        write(client, number)
+    assert backups.collect("--census").code == 0
+    write(client, 1_000_000)
+    client.hset("cp:key5", mapping={"t": "00000001.ffffffffffffffff." + "0" * 28, "v": "younger"})
+    assert backups.collect().code == 0
+    assert backups.restore("newest", into).code == 0
+    good = backups.verify("newest", into)
+    assert good.code == 0
+    said = good.event("BACKUP_VERIFIED")
+    assert (said["keys"], said["same"], said["younger"], len(said["load_sec"])) == (40, 39, 1, 3)
+    older = "00000001.0000000000000001." + "0" * 28
+    for number, damage in enumerate(
+        [
+            ("HSET", "cp:key7", "v", "another"),
+            ("HSET", "cp:key7", "t", older),
+            ("DEL", "cp:key7"),
+            ("HSET", "holdfast:guard", "state", "member"),
+        ]
+    ):
+        copy = tmp_path / f"broken{number}"
+        shutil.copytree(into, copy)
+        with ScratchNode(copy) as scratch:
+            scratch.ask((damage,))
+        bad = backups.verify("newest", copy)
+        assert bad.code == 6
+        assert bad.event("BACKUP_DIFFERS")["wrong_count"] == 1
+
+
+def test_truncation_and_a_flipped_bit_are_noticed(backups: Backups, tmp_path: Path) -> None:
+    client = backups.node.client()
+    write(client, 0)
+    rewrite(client)
+    write(client, 1, b"v" * 5000)
+    backups.collect("--census")
+    files = [p for p in (backups.store / "files").rglob("*") if p.is_file()] + list((backups.store / "sets").iterdir())
+    assert len(files) == 4  # base, piece, census, set
+    for number, path in enumerate(files):
+        whole = path.read_bytes()
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 4]) + whole[middle + 1 :]
+        for kind, content in (("flipped", flipped), ("cut", whole[:-1]), ("longer", whole + b"x")):
+            path.unlink()  # a base is a link to the node's own file
+            path.write_bytes(content)
+            into = tmp_path / f"{number}{kind}"
+            assert backups.run("check", "--store", backups.store).code == 5, (path, kind)
+            if "census" not in str(path):
+                assert backups.restore("newest", into).code == 5, (path, kind)
+                assert not into.exists()
+            path.write_bytes(whole)
+    assert backups.keys_at("newest", tmp_path / "whole") == {"cp:key0", "cp:key1"}
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]  # nothing half made is left
+
+
+def test_a_damaged_base_costs_time_and_no_history(backups: Backups, tmp_path: Path) -> None:
+    client = backups.node.client()
+    with backups.watched():
+        backups.collect()
+        write(client, 0)
+        next_second()
+        rewrite(client)
+        write(client, 1)
+        next_second()
+        backups.collect()
+    newest = max((backups.store / "files").rglob("*.base.rdb"), key=lambda p: int(p.name.split(".")[2]))
+    whole = newest.read_bytes()
+    newest.unlink()
+    newest.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    done = backups.restore("newest", tmp_path / "r")
+    assert done.code == 0
+    assert done.has("BACKUP_DAMAGED")
+    assert keys_of(tmp_path / "r") == {"cp:key0", "cp:key1"}
+
+
+def test_an_incremental_file_that_was_cut_begins_a_new_line(backups: Backups, tmp_path: Path) -> None:
+    """As Redis does after a write that failed: the end goes, and other commands take its place."""
+    node = backups.node
+    write(node.client(), 0)
+    last = max(backups.data.glob("appendonlydir/*.incr.aof"), key=lambda p: int(p.name.split(".")[2]))
+    size = last.stat().st_size
+    write(node.client(), 1, b"ghost" * 50)
+    backups.collect()
+    node.kill()
+    with last.open("r+b") as file:
+        file.truncate(size)
+    node.start()
+    write(node.client(), 2, b"other" * 80)
+    assert last.stat().st_size > size
+    assert backups.collect().has("BACKUP_LINE_BEGAN")
+    assert backups.keys_at("newest", tmp_path / "r") == {"cp:key0", "cp:key2"}
+
+
+def test_without_timestamps_moments_are_in_doubt(backups: Backups, tmp_path: Path) -> None:
+    client = backups.node.client()
+    with backups.watched():
+        write(client, 0)
+        next_second()
+        backups.collect()
+        next_second()
+        client.config_set("aof-timestamp-enabled", "no")
+        try:
+            write(client, 1)
+            to = next_second()
+            write(client, 2)
+            next_second()
+            assert backups.collect().has("BACKUP_DOUBT")
+        finally:
+            client.config_set("aof-timestamp-enabled", "yes")
+        assert backups.restore(to, tmp_path / "r").refused("cannot be told apart")
+        next_second()
+        write(client, 3)
+        later = next_second()
+        write(client, 4)
+        next_second()
+        assert not backups.collect().has("BACKUP_DOUBT")
+    assert backups.keys_at(later, tmp_path / "later") == {f"cp:key{n}" for n in range(4)}
+
+
+def test_memory_does_not_grow_with_the_data(backups: Backups, tmp_path: Path) -> None:
+    client = backups.node.client()
+    small = backups.collect().max_rss_kib
+    value = bytes(1024 * 1024)
+    for number in range(100):
+        write(client, number, value)
+    into = ("--store", backups.store, "--to", "newest", "--into", tmp_path / "r")
+    large = [backups.collect("--census"), backups.launch("restore", *into)]
+    rewrite(client)
+    large += [backups.collect(), backups.launch("verify", *into[:4], "--directory", tmp_path / "r")]
+    assert sum(e.get("bytes", 0) for e in large[0].events) > 100_000_000
+    for done in large:
+        assert done.code == 0
+        assert done.max_rss_kib < small + 64 * 1024, done.events
+
+
+def test_pruning_leaves_what_the_last_hours_need(backups: Backups, tmp_path: Path) -> None:
+    client = backups.node.client()
+    with backups.watched():
+        for number in range(3):
+            write(client, number)
+            backups.collect("--census")
+            rewrite(client)
+            to = next_second()
+        write(client, 9)
+        next_second()
+        backups.collect()
+        prune = ("prune", "--store", backups.store, "--keep-hours")
+        hours = (time.time() - to) / 3600
+        pruned = backups.run(*prune, hours).event("BACKUP_PRUNED")
+        assert pruned["sets"] >= 1
+        assert pruned["files"] >= 2
+        assert backups.run("check", "--store", backups.store).code == 0
+        assert backups.keys_at(to, tmp_path / "r") == {"cp:key0", "cp:key1", "cp:key2"}
+        write(client, 10)
+        assert backups.collect().code == 0
+    assert "cp:key10" in backups.keys_at("newest", tmp_path / "n")
+
+
+def test_bad_input_is_refused_before_anything_changes(backups: Backups, tmp_path: Path) -> None:
+    into = tmp_path / "r"
+    assert backups.restore("newest", into).refused("there is no backup in")
+    backups.collect()
+    write(backups.node.client(), 0)
+    next_second()
+    backups.collect()
+    assert backups.restore(time.time() - 3600, into).refused("before the first")
+    assert backups.restore(time.time() + 60, into).refused("in the future")
+    assert backups.restore(next_second(), into).refused("after the last")
+    assert backups.restore("2026-05-01T10:14:59", into).refused("is no moment", 2)
+    assert backups.restore("newest", tmp_path / "no" / "r").refused("is no directory")
+    assert backups.verify("newest", tmp_path).refused("was not restored")
+    (tmp_path / ".r.restore.lock").touch()
+    with (tmp_path / ".r.restore.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert backups.restore("newest", into).refused("another restore")
+    with (backups.store / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert backups.collect().refused("another backup")
+    assert not into.exists()
+    assert backups.restore("newest", into).code == 0
+    assert backups.restore("newest", into).refused("not an empty directory")
+    assert backups.verify("newest", into).refused("no census")
+    other = Backups(backups.cluster, backups.store, "db_g2")
+    assert other.collect().refused("holds backups of db_g1")
+    assert Backups(backups.cluster, Path("/proc/self/nothing")).collect().code == 4
+    missing = Backups(backups.cluster, tmp_path / "s2", "db_g2")
+    missing.data = tmp_path
+    assert missing.collect().refused("is no directory")
+    nobody = backups.launch("collect", "nobody", "--data", backups.data, "--store", backups.store)
+    assert nobody.code == 2
+
+
+def test_a_store_on_another_file_system_is_refused(backups: Backups) -> None:
+    other = Path("/dev/shm/holdfast-backup-test")
+    assert other.parent.stat().st_dev != backups.data.stat().st_dev
+    try:
+        assert Backups(backups.cluster, other).collect().refused("not on the file system")
+    finally:
+        shutil.rmtree(other, ignore_errors=True)
+
+
+def test_a_node_that_is_down_is_refused_and_its_files_stay_held(backups: Backups, tmp_path: Path) -> None:
+    backups.collect()
+    backups.node.kill()
+    try:
+        assert backups.collect().refused("does not answer", 3)
+    finally:
+        backups.node.start()
+    assert not backups.collect().has("BACKUP_LINE_BEGAN")
