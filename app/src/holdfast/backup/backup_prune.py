@@ -57,8 +57,6 @@ def prune(store: Path, limit: float) -> tuple[int, int]:
 
 
 def _tells(made: Set, sets: Sequence[Set], kept: set[str]) -> bool:
-    """It is the one that says that a file ended, or how a kept one was listed."""
+    """It is the one that says that a kept file ended: without that nothing could be replayed after it."""
     names = {(p.line, p.incr) for s in sets for p in s.pieces if p.path in kept}
-    bases = {(b.line, b.name) for s in sets for b in s.bases if b.path in kept}
-    closes = any((line, incr) in names for line, incr, _ in made.closed)
-    return closes or any((line, base) in bases for line, base, _ in made.seen)
+    return any((line, incr) in names for line, incr, _ in made.closed)
