@@ -7,10 +7,12 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from backups import Backups, Load, keys_of, next_second, rewrite, write
 from cluster import Cluster
+from test_repair import repair
 
 from holdfast.backup.scratch_node import ScratchNode
 
@@ -115,24 +117,27 @@ def test_a_restored_node_does_not_vote_before_repair(backups: Backups, tmp_path:
     """After the volume is gone: restored, started twice, seen as recovering, healed."""
     cluster, node = backups.cluster, backups.node
     app = cluster.run("serve")
-    assert app.write("kept", "1").status == 200
-    backups.collect()
-    assert app.write("later", "2").status == 200
-    node.kill()
-    node.wipe()
-    assert backups.restore("newest", backups.data).code == 0
-    for _ in range(2):
+    with backups.watched():
+        assert app.write("kept", "1").status == 200
+        backups.collect()
+        assert app.write("later", "2").status == 200
         node.kill()
-        node.start()
-        assert cluster.bootstrap()[1]["nodes"]["db_g1"]["state"] == "recovering"
-    assert node.client().exists("cp:kept")
-    assert not node.client().exists("cp:later")
-    from test_repair import repair
-
-    assert repair(cluster, "db_g1")[0] == 0
-    assert node.client().exists("cp:later")
-    assert cluster.bootstrap()[1]["nodes"]["db_g1"]["state"] == "member"
-    assert backups.collect().has("BACKUP_LINE_BEGAN")  # the restored directory is a history of its own
+        node.wipe()
+        assert backups.restore("newest", backups.data).code == 0
+        for _ in range(2):
+            node.kill()
+            node.start()
+            assert cluster.bootstrap()[1]["nodes"]["db_g1"]["state"] == "recovering"
+        assert node.client().exists("cp:kept")
+        assert not node.client().exists("cp:later")
+        assert repair(cluster, "db_g1")[0] == 0
+        assert node.client().exists("cp:later")
+        assert cluster.bootstrap()[1]["nodes"]["db_g1"]["state"] == "member"
+        assert backups.collect().has("BACKUP_LINE_BEGAN")  # the restored directory is a history of its own
+        rewrite(node.client())
+        next_second()
+        rewrite(node.client())
+        assert not backups.collect().has("BACKUP_LINE_BEGAN")  # and the watch has found it
     app.stop()
 
 
@@ -140,6 +145,7 @@ def test_verify_compares_every_key_and_notices_one(backups: Backups, tmp_path: P
     client, into = backups.node.client(), tmp_path / "r"
     for number in range(40):
         write(client, number)
+    client.set("holdfast:session:x", "1", px=1500)  # goes by itself, perhaps between two starts
     assert backups.collect("--census").code == 0
     write(client, 1_000_000)
     client.hset("cp:key5", mapping={"t": "00000001.ffffffffffffffff." + "0" * 28, "v": "younger"})
@@ -230,6 +236,21 @@ def test_an_incremental_file_that_was_cut_begins_a_new_line(backups: Backups, tm
     assert backups.keys_at("newest", tmp_path / "r") == {"cp:key0", "cp:key2"}
 
 
+def test_a_backup_that_was_killed_is_made_up_by_the_next(backups: Backups, tmp_path: Path) -> None:
+    client = backups.node.client()
+    backups.collect()
+    write(client, 0)
+    with (
+        mock.patch("holdfast.backup.backup_sets.write", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        backups.collect()
+    write(client, 1)
+    assert not backups.collect().has("BACKUP_LINE_BEGAN")
+    assert backups.run("check", "--store", backups.store).code == 0
+    assert backups.keys_at("newest", tmp_path / "r") == {"cp:key0", "cp:key1"}
+
+
 def test_without_timestamps_moments_are_in_doubt(backups: Backups, tmp_path: Path) -> None:
     client = backups.node.client()
     with backups.watched():
@@ -316,7 +337,10 @@ def test_bad_input_is_refused_before_anything_changes(backups: Backups, tmp_path
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert backups.collect().refused("another backup")
     assert not into.exists()
+    (tmp_path / ".r.restoring" / "half").mkdir(parents=True)  # of one that was killed
     assert backups.restore("newest", into).code == 0
+    assert not (tmp_path / ".r.restoring").exists()
+    assert [p.name for p in into.iterdir()] == ["appendonlydir"]
     assert backups.restore("newest", into).refused("not an empty directory")
     assert backups.verify("newest", into).refused("no census")
     other = Backups(backups.cluster, backups.store, "db_g2")

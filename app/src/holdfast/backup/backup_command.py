@@ -39,7 +39,8 @@ def execute(arguments: argparse.Namespace) -> int:
 def _watch(arguments: argparse.Namespace) -> int:
     hold = Hold(arguments.data, arguments.store)
     stopped: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: stopped.append(number))
     with (hold.held / "watch.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
