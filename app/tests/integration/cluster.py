@@ -43,7 +43,7 @@ def service_acl() -> str:
     return " ".join(match[0].removesuffix("```").replace("\\\n", " ").split())
 
 
-#: Ports that this process has handed out. Of two processes side by side each has a half (all that the kernel gives are odd).
+#: Ports handed out. Of two processes side by side each has a half (all that the kernel gives are odd).
 _HANDED_OUT: set[int] = set()
 _HALF = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 2
 
