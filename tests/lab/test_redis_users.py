@@ -14,6 +14,7 @@ import redis
 ROOT = Path(__file__).resolve().parents[2]
 OLD, NEW = "old-" * 8, "new-" * 8
 OTHER = {"redis_node_operator_password": "o" * 32, "redis_node_replica_password": "r" * 32}
+OTHER |= {f"redis_node_{user}_password": "" for user in ("metrics", "backup")}
 OTHER |= {f"redis_node_{user}_password_previous": "" for user in ("operator", "replica", "service")}
 
 
@@ -79,3 +80,44 @@ def test_no_user_is_without_a_password_and_each_has_its_own(node):
     assert accepted(port, "replica", OLD, NEW, OTHER["redis_node_replica_password"]) == [OLD, OTHER["redis_node_replica_password"]]
     with pytest.raises(redis.AuthenticationError):
         redis.Redis(port=port, retry=None).execute_command("PING")
+
+
+METRICS, BACKUP = "m" * 32, "b" * 32
+ALLOWED = {
+    "metrics": ["PING", "INFO", "DBSIZE", "LATENCY LATEST", "LATENCY HISTOGRAM", "SLOWLOG LEN", "MEMORY STATS"],
+    "backup": ["PING", "TIME", "INFO", "SCAN 0", "HMGET cp:x v k", "HGET holdfast:guard state", "GET holdfast:heartbeat", "TYPE cp:x"],
+}
+REFUSED = {
+    "metrics": ["HGET cp:x v", "SCAN 0", "KEYS *", "SLOWLOG GET", "CONFIG GET *", "ACL LIST", "HSET cp:x v 1", "CLIENT LIST", "SHUTDOWN"],
+    "backup": [
+        "HSET cp:x v 1",
+        "DEL cp:x",
+        "FLUSHALL",
+        "KEYS *",
+        "CONFIG GET *",
+        "ACL LIST",
+        "EVAL return 0",
+        "BGREWRITEAOF",
+        "PSYNC ? -1",
+    ],
+}
+
+
+@pytest.mark.parametrize("user", ["metrics", "backup"])
+def test_a_user_for_one_purpose_may_do_that_and_no_more(node, user):
+    port, acl = node
+    given = {"redis_node_service_password": OLD, "redis_node_metrics_password": METRICS, "redis_node_backup_password": BACKUP}
+    load(port, acl, users(**given))
+    client = redis.Redis(port=port, username=user, password=given[f"redis_node_{user}_password"], retry=None)
+    for command in ALLOWED[user]:
+        client.execute_command(*command.split())
+    for command in REFUSED[user]:
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.execute_command(*command.split())
+
+
+def test_without_a_password_there_is_no_such_user(node):
+    port, acl = node
+    load(port, acl, users(redis_node_service_password=OLD))
+    operator = redis.Redis(port=port, username="operator", password=OTHER["redis_node_operator_password"])
+    assert set(operator.acl_users()) == {"default", "operator", "replica", "service"}
