@@ -28,7 +28,7 @@ def make() -> str:
     made += sum(_keep(paths.TOKENS / role) for role in ROLES)
     hashed = [
         {
-            "name": f"lab-{role}",
+            "name": role,
             "role": role,
             "sha256": hashlib.sha256((paths.TOKENS / role).read_bytes()).hexdigest(),
             "rate_limit": "unlimited",
@@ -36,7 +36,9 @@ def make() -> str:
         for role in ROLES
     ]
     _keep_extra_ca()
-    _write(paths.SECRETS / "api_tokens.json", json.dumps(hashed, indent=1))
+    # While runbooks/rotate_secrets.yml is at work the list holds the old tokens as well.
+    if not (paths.SECRETS / "rotation.json").exists():
+        _write(paths.SECRETS / "api_tokens.json", json.dumps(hashed, indent=1))
     return f"{made} made" if made else "there"
 
 

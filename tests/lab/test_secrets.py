@@ -50,7 +50,9 @@ def test_one_command_makes_every_secret_encrypted_strong_and_unseen(mine):
     assert place.read_text().startswith("$ANSIBLE_VAULT;") and place.stat().st_mode & 0o077 == 0
     held = vault(mine)
     assert set(held) == wanted()
-    secrets = [value for name, value in held.items() if name != "vault_app_api_tokens"]
+    previous = {name for name in held if name.endswith("_previous")}
+    assert len(previous) == 4 and {held[name] for name in previous} == {""}
+    secrets = [value for name, value in held.items() if name not in previous | {"vault_app_api_tokens"}]
     assert len(set(secrets)) == len(secrets) and all(len(str(value)) >= 32 for value in secrets)
     tokens = {path.name: path for path in (mine / "holdfast-production/tokens").iterdir()}
     assert all(path.stat().st_mode & 0o077 == 0 and len(path.read_text()) >= 32 for path in tokens.values())
