@@ -1,4 +1,4 @@
-"""Every secret of the lab gets a new value under load. The old one works until it is dropped (the control of each check) and is refused then."""
+"""Every secret of the lab gets a new value under load. The old one works until it is dropped and is refused then."""
 
 import hashlib
 import json

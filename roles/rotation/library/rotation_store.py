@@ -20,8 +20,8 @@ DOCUMENTATION = """
 module: rotation_store
 short_description: Moves secrets from one stage of their rotation to the next
 description:
-  - The store is an encrypted vault file, or a directory with a file for each secret. What a stage needs is in it before any host is touched, so a
-    run that was interrupted goes on with the same values.
+  - The store is an encrypted vault file, or a directory with a file for each secret. What a stage needs is in it before any host is
+    touched, so a run that was interrupted goes on with the same values.
 options:
   path: {type: path, required: true, description: The vault file, or the directory.}
   names: {type: dict, required: true, description: "What each variable is called in the store: a vault's variable, or a file's name."}
@@ -29,9 +29,9 @@ options:
     type: str
     choices: [read, accept, use, drop, reached, over]
     required: true
-    description: Only look; go to a stage; record that all hosts have reached it; forget what the rotation kept.
+    description: Look; go to a stage; record that all hosts have reached it; forget what is old.
   wanted: {type: str, default: "", description: "For C(read): the stage that the operator asks for."}
-  kinds: {type: list, elements: str, default: [], description: "Which secrets a new rotation is about: redis, secret_key, tokens, registry."}
+  kinds: {type: list, elements: str, default: [], description: "Of a new rotation: redis, secret_key, tokens, registry."}
   tokens_directory: {type: path, required: true, description: "Where the clients' new tokens are written for handing out."}
   password_file: {type: path, default: "", description: "Of the vault; not needed for a directory."}
   ansible_vault: {type: path, default: ansible-vault, description: The program.}
@@ -44,7 +44,7 @@ reached: {type: bool, returned: always, description: Whether all hosts have reac
 steps: {type: list, returned: read, description: The stages to go through for the wanted one.}
 wrong: {type: str, returned: read, description: "Why the wanted stage cannot come now, and the cure; empty if it can."}
 given: {type: dict, returned: always, description: The variables of all hosts at this stage.}
-retired: {type: dict, returned: always, description: The old values by variable and the old tokens; to be tried when they are to be refused.}
+retired: {type: dict, returned: always, description: The old values by variable and the old tokens; to be tried later.}
 tokens: {type: dict, returned: always, description: The new tokens by client.}
 """
 
