@@ -18,6 +18,7 @@ class Old:
         self.lab = lab
         self.tokens = {role: lab.token(role) for role in ("read", "write", "admin")}
         self.secrets = {name: self.now(name) for name in [*USERS.values(), "registry_password", "secret_key"]}
+        lab.client().post(f"{lab.edges[0]['cp']}/write/rotation", data="before", timeout=5).raise_for_status()
         written = lab.client().post(f"{lab.edges[0]['ap']}/write/rotation", data="before", timeout=5)
         self.session = written.headers["X-Session-Token"]
 
