@@ -1,6 +1,7 @@
 """The nodes' users as the role writes them, in a real Redis: both passwords are accepted for a while, and then the old one is not."""
 
 import hashlib
+import re
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import jinja2
 import pytest
 import redis
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD, NEW = "old-" * 8, "new-" * 8
@@ -121,3 +123,57 @@ def test_without_a_password_there_is_no_such_user(node):
     load(port, acl, users(redis_node_service_password=OLD))
     operator = redis.Redis(port=port, username="operator", password=OTHER["redis_node_operator_password"])
     assert set(operator.acl_users()) == {"default", "operator", "replica", "service"}
+
+
+@pytest.fixture
+def follower(node, tmp_path):
+    """(its port, its primary's port, the file of the primary's users); it follows with the old password."""
+    primary, acl = node
+    load(primary, acl, users(redis_node_service_password=NEW, redis_node_replica_password=OLD))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "follower").mkdir()
+    server = shutil.which("redis-server") or str(ROOT / ".venv/bin/redis-server")
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path / "follower"), "--save", ""]
+    link = ["--replicaof", f"127.0.0.1 {primary}", "--masteruser", "replica", "--masterauth", OLD]
+    process = subprocess.Popen([server, *options, *link], stdout=subprocess.DEVNULL)
+    try:
+        yield port, primary, acl
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def linked(port: int, seconds: float) -> bool:
+    """Whether the follower's link comes up within so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if redis.Redis(port=port, retry=None).info("replication")["master_link_status"] == "up":
+                return True
+        except redis.ConnectionError:
+            pass
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["with-the-roles-command", "control"])
+def test_a_running_follower_is_given_its_new_password(follower, given):
+    """As roles/redis_node/tasks/users.yml does, by standard input; the control is not given it, and cannot come back."""
+    port, primary, acl = follower
+    assert linked(port, 20)
+    tasks = yaml.safe_load((ROOT / "roles/redis_node/tasks/users.yml").read_text())
+    task = next(task for task in tasks if task["name"] == "Give the running nodes the replica's password")
+    command = jinja2.Template(task["ansible.builtin.command"]["stdin"]).render(redis_node_replica_password=NEW)
+    tool = task["ansible.builtin.command"]["cmd"].partition("}} ")[2].split()
+    assert tool == ["redis-cli"]
+    program = shutil.which("redis-cli") or str(ROOT / ".venv/bin/redis-cli")
+    if given:
+        done = subprocess.run([program, "-p", str(port)], input=command, capture_output=True, text=True, check=True)
+        assert re.search(r"(?m)^OK$", done.stdout), done.stdout
+    load(primary, acl, users(redis_node_service_password=NEW, redis_node_replica_password=NEW))
+    operator = redis.Redis(port=primary, username="operator", password=OTHER["redis_node_operator_password"])
+    operator.execute_command("CLIENT", "KILL", "TYPE", "replica")
+    time.sleep(0.5)
+    assert linked(port, 10 if given else 4) is given
