@@ -47,6 +47,7 @@ EXAMPLES = """
 RETURN = """
 region: {type: str, returned: success, description: The region that is held now.}
 epoch: {type: int, returned: success, description: Its epoch.}
+taken_epoch: {type: int, returned: "when the epoch was refused", description: The one that this server holds; a move needs a higher one.}
 """
 
 GDNSD = Path("/etc/gdnsd")
@@ -56,6 +57,14 @@ RUNNING, AT_ITS_GATE = ("active", "reloading"), "activating"
 
 class Refused(Exception):
     """Nothing was changed, or all of it was put back. The text is cause and cure."""
+
+
+class Taken(Refused):
+    """The epoch is not above ``held``, which is another move's: only an operator can say that the names shall move all the same."""
+
+    def __init__(self, text: str, held: int) -> None:
+        super().__init__(text)
+        self.held = held
 
 
 def keep(held: tuple[str, int] | None, begin: tuple[str, int], known: tuple[str, int] | None) -> tuple[str, int]:
@@ -79,14 +88,16 @@ def decide(held: tuple[str, int] | None, region: str, epoch: int) -> tuple[str, 
     if held == (region, epoch):
         return held
     if epoch < held[1]:
-        raise Refused(
+        raise Taken(
             f"Epoch {epoch} is below {held[1]}, which this server holds for region {held[0]}: somebody moved the names since. "
-            f"Look what happened; to move them again use dns_failover_epoch {held[1] + 1} or higher."
+            f"Look what happened; to move them again use dns_failover_epoch {held[1] + 1} or higher.",
+            held[1],
         )
     if epoch == held[1]:
-        raise Refused(
+        raise Taken(
             f"Epoch {epoch} is taken: this server holds it for region {held[0]}. Somebody else moved the names at the same time. "
-            f"Agree which region is meant, then use dns_failover_epoch {held[1] + 1} or higher."
+            f"Agree which region is meant, then use dns_failover_epoch {held[1] + 1} or higher.",
+            held[1],
         )
     return region, epoch
 
@@ -253,6 +264,8 @@ def main() -> None:
     try:
         with alone(HELD):
             result = serve(module.params, module.check_mode)
+    except Taken as problem:
+        module.fail_json(msg=str(problem), taken_epoch=problem.held)
     except Refused as problem:
         module.fail_json(msg=str(problem))
     except OSError as problem:
