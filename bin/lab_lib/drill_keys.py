@@ -1,12 +1,17 @@
 """Fills the CP face with keys as fast as its nodes take them: by the service's own script, the same register on every node."""
 
+import contextlib
 import json
+import os
 import secrets
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import IO
 
 from . import hosts, paths, roundtrip
 from .report import Problem, Step
@@ -21,6 +26,8 @@ from holdfast.tags import Tag
 MARK = "__drill:keys"
 FIELDS = "state region node region_epoch membership_epoch incarnation"
 CHUNK = 2000
+#: Two million keys take about three minutes.
+FILL_SECONDS = 1800
 
 
 def key(number: int) -> str:
@@ -75,19 +82,48 @@ class Node:
     def fill(self, count: int, writer: str, clock_ms: int) -> None:
         guard = self.guard()
         self.ask("-x", "script", "load", stdin=scripts.CP_STORE.source)
+        # A line for each refusal goes into a file: nobody reads a pipe while the keys are written, and redis-cli would wait for ever.
+        with tempfile.TemporaryFile() as out:
+            code = self._feed(stores(count, guard, writer, clock_ms), out)
+            said = _end_of(out)
+        if code != 0 or f"errors: 0, replies: {count}" not in said:
+            raise Problem(
+                f"{self.name} did not take the keys", "bin/lab repairs the lab; above is what Redis said", said or f"exit code {code}"
+            )
+        self._verify(count, guard, writer, clock_ms)
+
+    def _feed(self, chunks: Iterator[bytes], out: IO[bytes]) -> int:
+        """redis-cli's exit code."""
         process = subprocess.Popen(
-            [*self._cli, "--pipe", "--pipe-timeout", "120"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [*self._cli, "--pipe", "--pipe-timeout", "120"], stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
         )
-        assert process.stdin is not None and process.stdout is not None
+        timer = threading.Timer(FILL_SECONDS, process.kill)
+        timer.start()
         try:
-            for chunk in stores(count, guard, writer, clock_ms):
-                process.stdin.write(chunk)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # what it says tells why
-        said = process.stdout.read().decode(errors="replace")
-        if process.wait() != 0 or f"errors: 0, replies: {count}" not in said:
-            raise Problem(f"{self.name} did not take the keys", "bin/lab repairs the lab; above is what Redis said", said[-400:])
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin:  # what it says tells why
+                for chunk in chunks:
+                    process.stdin.write(chunk)
+            return process.wait()
+        finally:
+            timer.cancel()
+            process.kill()
+
+    def _verify(self, count: int, guard: Guard, writer: str, clock_ms: int) -> None:
+        """The script answers a refusal as a list, which --pipe counts as a reply: what is on the node decides."""
+        if (now := self.guard()) != guard:
+            raise Problem(f"the guard of {self.name} changed while it was filled: {guard} before, {now} now", "bin/lab; then begin again")
+        for number in (0, count - 1):
+            held = self.ask("--raw", "hget", scripts.cp_key(key(number)), "t")
+            if held != tag(number, guard.region_epoch, writer, clock_ms):
+                raise Problem(
+                    f"{self.name} does not hold {key(number)} as it was written: {held or 'nothing'}", "bin/lab; then begin again"
+                )
+
+
+def _end_of(out: IO[bytes]) -> str:
+    out.seek(max(0, out.seek(0, os.SEEK_END) - 400))
+    return out.read().decode(errors="replace")
 
 
 def nodes_of(lab: hosts.Lab, region: str) -> list[Node]:
@@ -95,7 +131,8 @@ def nodes_of(lab: hosts.Lab, region: str) -> list[Node]:
     for host in lab.hosts:
         if host.serves and host.region == region:
             reach = [*hosts.ssh_command(lab, host), "sudo", "docker"]
-            listed = subprocess.run([*reach, "ps", "--format", "'{{.Names}}'", "--filter", "name=^db_g"], capture_output=True, text=True)
+            listing = [*reach, "ps", "--format", "'{{.Names}}'", "--filter", "name=^db_g"]
+            listed = subprocess.run(listing, capture_output=True, text=True, timeout=60)
             found += [Node(name, [*reach, "exec", "-i", name]) for name in sorted(listed.stdout.split())]
     return found
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from cluster import PASSWORD, Cluster, Node, Tls, wait_for
@@ -63,7 +66,58 @@ def test_a_node_that_does_not_vote_is_not_filled(cluster: Cluster) -> None:
     assert cluster.nodes["db_g2"].client().dbsize() == 1, "its guard"
 
 
-def test_a_node_that_takes_nothing_is_noticed(cluster: Cluster) -> None:
+@pytest.mark.parametrize("count", [10, 20_000])  # redis-cli's lines about so many do not fit into a pipe
+def test_a_node_that_takes_nothing_is_noticed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(drill_keys, "FILL_SECONDS", 30)
     cluster.nodes["db_g1"].client().config_set("maxmemory", 1)
-    with pytest.raises(Problem, match="db_g1 did not take the keys"):
-        drill_keys.fill([reach(cluster.nodes["db_g1"])], 10)
+    with pytest.raises(Problem, match="db_g1 did not take the keys") as problem:
+        drill_keys.fill([reach(cluster.nodes["db_g1"])], count)
+    assert f"errors: {count}, replies: {count}" in problem.value.detail
+
+
+def test_a_redis_cli_that_hangs_is_ended(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drill_keys, "FILL_SECONDS", 2)
+    node = cluster.nodes["db_g1"]
+    feed = drill_keys.Node._feed
+
+    def stopped(self: drill_keys.Node, chunks: Iterator[bytes], out: IO[bytes]) -> int:
+        node.signal(signal.SIGSTOP)
+        return feed(self, chunks, out)
+
+    monkeypatch.setattr(drill_keys.Node, "_feed", stopped)
+    try:
+        with pytest.raises(Problem, match="db_g1 did not take the keys"):
+            drill_keys.fill([reach(node)], 200_000)
+    finally:
+        node.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("changed", [{"incarnation": "another"}, {"region_epoch": "9"}])
+def test_a_node_whose_guard_changes_meanwhile_is_noticed(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str]
+) -> None:
+    """Each store is refused then, by an answer that redis-cli takes for none of its errors."""
+    node, feed = cluster.nodes["db_g1"], drill_keys.Node._feed
+
+    def after_a_change(self: drill_keys.Node, chunks: Iterator[bytes], out: IO[bytes]) -> int:
+        node.client().hset("holdfast:guard", mapping=changed)
+        return feed(self, chunks, out)
+
+    monkeypatch.setattr(drill_keys.Node, "_feed", after_a_change)
+    with pytest.raises(Problem, match="the guard of db_g1 changed while it was filled"):
+        drill_keys.fill([reach(node)], 10)
+    assert node.client().dbsize() == 1, "its guard, and no key"
+
+
+@pytest.mark.parametrize("gone", [0, 9])
+def test_a_register_that_is_not_there_is_noticed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, gone: int) -> None:
+    node, feed = cluster.nodes["db_g1"], drill_keys.Node._feed
+
+    def and_lost(self: drill_keys.Node, chunks: Iterator[bytes], out: IO[bytes]) -> int:
+        code = feed(self, chunks, out)
+        node.client().delete(f"cp:{drill_keys.key(gone)}")
+        return code
+
+    monkeypatch.setattr(drill_keys.Node, "_feed", and_lost)
+    with pytest.raises(Problem, match=f"db_g1 does not hold {drill_keys.key(gone)}"):
+        drill_keys.fill([reach(node)], 10)
