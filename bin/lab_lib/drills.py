@@ -16,6 +16,8 @@ from .report import Problem, Report, Step, last_lines
 EVIDENCE = paths.STATE / "evidence"
 #: How long a killed region may take to be back, closed; and copies and settling, with very many keys.
 BACK_SECONDS, COPY_SECONDS = 180, 1800
+#: How far behind a copy may be that counts as in step, and how long to look for an edge that is ready.
+COPY_LAG_SECONDS, READY_SECONDS = 2.0, 10.0
 #: The drill's client ends by itself, at the latest, after so long: longer than a failback that copies very many keys.
 CLIENT_SECONDS = 3600
 
@@ -80,7 +82,10 @@ def _end(done: list[Drill], wanted: argparse.Namespace) -> None:
         for why in drill_numbers.broken(drill):
             print(f"does not hold: {drill.evidence}: {why}")
     if wanted.json:
-        wanted.json.write_text(json.dumps(drill_numbers.as_json(done, wanted.keys, wanted.writes_per_second), indent=1) + "\n")
+        try:
+            wanted.json.write_text(json.dumps(drill_numbers.as_json(done, wanted.keys, wanted.writes_per_second), indent=1) + "\n")
+        except OSError as problem:
+            raise Problem(f"{wanted.json} cannot be written: {problem.strerror}", "make room there; the numbers are above") from None
 
 
 def _ready() -> tuple[hosts.Lab, str, str]:
@@ -92,7 +97,7 @@ def _ready() -> tuple[hosts.Lab, str, str]:
     hosts.check_owner()
     lab = hosts.read_inventory()
     home = lab.active_at_first
-    if (now := roundtrip.active_region(lab)) != home:
+    if (now := _serving(lab)) != home:
         raise Problem(f"{now} serves, and the drills begin with {home}", f"sudo bin/lab create, then dr_failback.yml -e to={home}")
     others = {host.region for host in lab.hosts if host.serves} - {home}
     if len(others) != 1:
@@ -114,11 +119,24 @@ def _hold(lab: hosts.Lab, region: str, role: str, count: int) -> bool:
     return len(said) == 3 and all(
         node.get("role") == role
         and node.get("state") == "member"
-        and node.get("link") in ("-", "up")
+        and node.get("link") == ("-" if role == "primary" else "up")
         and int(str(node.get("keys") or 0)) >= count
-        and (role == "primary" or float(str(node.get("lag_seconds") or 0)) < 2)
+        and (role == "primary" or _below(node.get("lag_seconds"), COPY_LAG_SECONDS))
         for node in said.values()
     )
+
+
+def _below(lag: object, limit: float) -> bool:
+    """A copy whose lag nobody knows is not in step."""
+    return isinstance(lag, int | float) and lag < limit
+
+
+def _serving(lab: hosts.Lab) -> str:
+    """The region that serves; `no region` when none does so for some seconds, as an edge of a busy machine may miss one look."""
+    end = time.monotonic() + READY_SECONDS
+    while (now := roundtrip.serving(lab)) == "no region" and time.monotonic() < end:
+        time.sleep(0.5)
+    return now
 
 
 def _closed(lab: hosts.Lab, region: str) -> bool:
@@ -186,10 +204,13 @@ def _say(drill: Drill) -> None:
 
 def _expect(lab: hosts.Lab, region: str, drill: Drill) -> None:
     """After a drill that left the wrong region serving no other one makes sense."""
-    if (now := roundtrip.active_region(lab)) != region:
+    if (now := _serving(lab)) != region:
+        # A drill begins with a client that is served, so where nothing serves only the runbook itself goes on.
+        unfenced = f", and with -e accept_unfenced={lab.active_at_first} while its hosts have no power"
         raise Problem(
             f"after {drill.evidence} {now} serves, and not {region}: {'; '.join(drill.reasons) or drill.verdict}",
-            f"read {EVIDENCE / drill.evidence}/report.html; start the same runbook again",
+            f"read {EVIDENCE / drill.evidence}/report.html; start {drill.runbook}.yml -e to={region} again without -e drill=true"
+            + (unfenced if drill.runbook == "dr_failover" else ""),
         )
 
 

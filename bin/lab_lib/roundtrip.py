@@ -35,11 +35,22 @@ def all_edges(lab: Lab) -> list[Edge]:
     return [Edge(host.zone, host.region, host.address) for host in lab.hosts if host.serves]
 
 
+def _said(found: list[Edge]) -> list[str]:
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda edge: health(edge, "cp"), found))
+
+
+def serving(lab: Lab) -> str:
+    """The region of which an edge says that it is ready; `no region` while none does."""
+    found = all_edges(lab)
+    ready = {edge.region for edge, state in zip(found, _said(found), strict=True) if state == "ready"}
+    return " and ".join(sorted(ready)) or "no region"
+
+
 def active_region(lab: Lab) -> str:
     """The region whose edges do not send clients away; the one that was active at first while no edge answers."""
     found = all_edges(lab)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        said = list(pool.map(lambda edge: health(edge, "cp"), found))
+    said = _said(found)
     for wanted in ({"ready"}, set(said) - CLOSED):
         for edge, state in zip(found, said, strict=True):
             if state in wanted:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bin"))
 
-from lab_lib import drill_numbers, drills, hosts, machine, paths, report, roundtrip  # noqa: E402
+from lab_lib import drill_keys, drill_numbers, drills, hosts, machine, paths, report, roundtrip  # noqa: E402
 from lab_lib.report import Problem  # noqa: E402
 
 
@@ -120,7 +120,10 @@ def lab(monkeypatch):
     monkeypatch.setattr(hosts, "owner", lambda: str(ROOT))
     found = [hosts.Host("a1", "192.0.2.1", "a", "east", True), hosts.Host("d1", "192.0.2.4", "d", "west", True)]
     monkeypatch.setattr(hosts, "read_inventory", lambda: hosts.Lab("192.0.2.0/24", "admin", found, "east"))
-    monkeypatch.setattr(roundtrip, "active_region", lambda _lab: "east")
+    monkeypatch.setattr(drills, "READY_SECONDS", 0)
+    said = {"east": "ready", "west": "standby"}
+    monkeypatch.setattr(roundtrip, "health", lambda edge, _mode: said[edge.region])
+    return said
 
 
 def test_a_lab_that_is_right_is_taken(lab):
@@ -143,10 +146,24 @@ def test_no_lab_is_refused(lab, monkeypatch, capsys, place, name, held, said):
     assert said in out and "Cure:" in out
 
 
-def test_drills_begin_where_the_lab_began(lab, monkeypatch, capsys):
-    monkeypatch.setattr(roundtrip, "active_region", lambda _lab: "west")
+def test_drills_begin_where_the_lab_began(lab, capsys):
+    lab |= {"east": "fenced", "west": "ready"}
     assert drills.main([], "") == 1
     assert "west serves" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("east", ["no answer", "starting", "unconfirmed"])
+def test_an_edge_that_is_not_ready_serves_nobody(lab, capsys, east):
+    lab |= {"east": east, "west": "no answer"}
+    assert drills.main([], "") == 1
+    assert "no region serves, and the drills begin with east" in capsys.readouterr().out
+
+
+def test_an_edge_that_missed_one_look_is_looked_at_again(lab, monkeypatch):
+    monkeypatch.setattr(drills, "READY_SECONDS", 20)
+    looks = iter(["no answer", "ready"])
+    monkeypatch.setattr(roundtrip, "health", lambda edge, _mode: next(looks) if edge.region == "east" else "standby")
+    drills._expect(hosts.read_inventory(), "east", drill("dr_failback"))
 
 
 @pytest.mark.parametrize("problem", [Problem("the disk is full", "make room"), OSError("no route"), subprocess.TimeoutExpired("ssh", 60)])
@@ -163,6 +180,54 @@ def test_what_stops_the_drills_is_said_and_judged_as_not_held(lab, monkeypatch, 
     assert json.loads((tmp_path / "said.json").read_text())["held"] is False
 
 
-def test_the_wrong_region_after_a_drill_stops_all(lab):
-    with pytest.raises(Problem, match="east serves, and not west"):
-        drills._expect(hosts.read_inventory(), "west", drill())
+def test_numbers_that_cannot_be_written_are_said_without_a_traceback(lab, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(drills, "_load", lambda *_: "none")
+    monkeypatch.setattr(drills, "_round", lambda *given: given[-1].append(drill()))
+    monkeypatch.setattr(report.Report.__init__, "__defaults__", (tmp_path,))
+    assert drills.main(["--count", "1"], "") == 0
+    assert drills.main(["--count", "1", "--json", "/dev/full"], "") == 1
+    out = capsys.readouterr().out
+    assert "Cause: /dev/full cannot be written: No space left on device" in out and "dr_failover: RTO, in seconds" in out
+
+
+@pytest.mark.parametrize(
+    ("runbook", "region", "said", "cause", "cure"),
+    [
+        ("dr_failover", "west", {"east": "ready"}, "east serves, and not west", "without -e drill=true, and with -e accept_unfenced=east"),
+        ("dr_failover", "west", {"east": "no answer"}, "no region serves, and not west", "without -e drill=true"),
+        (
+            "dr_failback",
+            "east",
+            {"east": "fenced", "west": "fenced"},
+            "no region serves, and not east",
+            "-e to=east again without -e drill=true",
+        ),
+        ("dr_failback", "east", {"east": "ready", "west": "ready"}, "east and west serves, and not east", "without -e drill=true"),
+    ],
+)
+def test_the_wrong_region_after_a_drill_stops_all(lab, runbook, region, said, cause, cure):
+    lab |= said
+    with pytest.raises(Problem, match=cause) as problem:
+        drills._expect(hosts.read_inventory(), region, drill(runbook))
+    assert cure in problem.value.cure and ("unfenced" in problem.value.cure) == (runbook == "dr_failover")
+
+
+COPY = {"role": "replica", "state": "member", "link": "up", "keys": 5, "lag_seconds": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("role", "node", "holds"),
+    [
+        ("replica", COPY, True),
+        ("replica", {**COPY, "lag_seconds": 2.5}, False),
+        ("replica", {**COPY, "lag_seconds": None}, False),
+        ("replica", {name: held for name, held in COPY.items() if name != "lag_seconds"}, False),
+        ("replica", {**COPY, "link": "-"}, False),
+        ("replica", {**COPY, "keys": 4}, False),
+        ("primary", {**COPY, "role": "primary", "link": "-", "lag_seconds": None}, True),
+        ("primary", {**COPY, "role": "primary", "link": "up"}, False),
+    ],
+)
+def test_which_nodes_are_in_step(lab, monkeypatch, role, node, holds):
+    monkeypatch.setattr(drill_keys, "counted", lambda *_: {f"db_g{number}": node for number in (1, 2, 3)})
+    assert drills._hold(hosts.read_inventory(), "east", role, 5) is holds
