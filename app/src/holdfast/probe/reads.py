@@ -8,23 +8,33 @@ that it is older. AP promises an honest ``staleness_ms``, and read-your-writes o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from .acks import WriterLog
-from .records import ABSENT, FOREIGN
+from .records import ABSENT, FOREIGN, is_register
 
 #: AP: by how much an answer may be staler than it says: clocks of nodes are compared, and the answer travels.
 STALENESS_TOLERANCE_MS = 250.0
 KEPT_EXAMPLES = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A read that began ``at`` and did not show a write; ``seen_at``: when the last read before it began that showed it
+    or a later one, -inf if none did. Monotonic seconds."""
+
+    at: float
+    seen_at: float
+
+
 @dataclass(slots=True)
 class ReadCheck:
     """Feed every answered read of one mode, after every write line before it.
 
-    ``missed`` holds, per acknowledged write, when the reads began that should have shown it and did not, so that the
-    report can say how many of them were of writes that turned out lost.
+    ``missed`` holds, per acknowledged write, the reads that should have shown it and did not, so that the report can
+    say how many of them were of writes that turned out lost.
     """
 
     mode: str
@@ -39,12 +49,15 @@ class ReadCheck:
     session_declined: int = 0
     session_violations: int = 0
     violations: int = 0
-    missed: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+    missed: dict[tuple[str, int], list[Miss]] = field(default_factory=dict)
+    #: By register: when the last read began and ended that showed a write, for those not below what is acknowledged.
+    sightings: dict[str, dict[int, tuple[float, float]]] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, record: dict[str, Any], log: WriterLog) -> None:
         self.reads += 1
         problem = self._judge(record, log)
+        seen_at = self._sighted(record)
         if record["op"] == "session_read":
             self._session(record, problem)
         if problem is None:
@@ -55,7 +68,7 @@ class ReadCheck:
             return
         self.stale += 1
         named = (record["writer"], record["acked"])
-        self.missed.setdefault(named, []).append(record["m0"])
+        self.missed.setdefault(named, []).append(Miss(record["m0"], seen_at))
         if self.mode == "cp":
             self._violation(record, f"stale: {problem}")
             return
@@ -67,6 +80,19 @@ class ReadCheck:
             self._violation(record, "staler than staleness_ms says")
         else:
             self.stale_admitted += 1
+
+    def _sighted(self, record: dict[str, Any]) -> float:
+        """When the last read before this one began that showed what is acknowledged now, or more; then notes its own.
+        Of registers only, so that the memory does not grow with the reads."""
+        if not is_register(record["acked"]):
+            return -math.inf
+        held = self.sightings.setdefault(record["key"], {})
+        for below in [seq for seq in held if seq < record["acked"]]:
+            del held[below]
+        before = [began for began, ended in held.values() if ended <= record["m0"]]
+        if record["seen"] not in (FOREIGN, ABSENT) and record["seen"] >= record["acked"]:
+            held[record["seen"]] = record["m0"], record["m1"]
+        return max(before, default=-math.inf)
 
     def _judge(self, record: dict[str, Any], log: WriterLog) -> str | None:
         """None: fine. Otherwise: foreign, absent, older, or version (newer by number, not newer by version)."""

@@ -43,6 +43,11 @@ def indefinite(outcome: str) -> bool:
     return outcome in INDEFINITE or outcome.startswith("http_5")
 
 
+def is_register(seq: int) -> bool:
+    """Whether that write goes to a register, which is written again and again, or to a key of its own."""
+    return seq % REGISTER_EVERY == 0
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Which key a writer's sequence number goes to. The same arguments give the same keys: nothing has to be stored."""
@@ -57,7 +62,7 @@ class Layout:
         return max(MIN_REGISTERS, int(rate / REGISTER_EVERY * timeout_sec * 2) + 1)
 
     def is_register(self, seq: int) -> bool:
-        return seq % REGISTER_EVERY == 0
+        return is_register(seq)
 
     def slot(self, seq: int) -> int:
         return (seq // REGISTER_EVERY) % self.registers

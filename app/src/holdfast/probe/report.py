@@ -19,12 +19,13 @@ so a step of the wall clock during the run moves nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 from .acks import Acks, WriterLog, state_name
-from .reads import ReadCheck
+from .reads import Miss, ReadCheck
 from .records import LOST, NEVER_READ, NOT_FOUND, OK, PRESENT, STATES, SUPERSEDED, UNSENT, parse_time, stamp
 from .series import Covered, Gap, Latencies, PerSecond, longest_gap
 
@@ -175,7 +176,7 @@ class Report:
     def _mode(self, mode: str, fault: float | None, offset: float) -> dict[str, Any]:
         logs = {w: log for w, log in self._acks.writers.items() if log.mode == mode}
         check = self._checks[mode]
-        lost_reads = _of_lost_writes(check.missed, logs, 2 / float((self._run or {})["rate"]))
+        lost_reads = _of_lost_writes(check.missed, logs, 2 / float((self._run or {})["rate"]), self._written_until)
         start = self.began if fault is None else fault
         accepted = longest_gap(chain.from_iterable(_acks(log) for log in logs.values()), start, self._written_until)
         operations = {o: _operation(of, self._stalls) for (m, o), of in sorted(self._operations.items()) if m == mode}
@@ -270,18 +271,28 @@ class Report:
         }
 
 
-def _of_lost_writes(missed: dict[tuple[str, int], list[float]], logs: dict[str, WriterLog], slack: float) -> int:
+def _of_lost_writes(
+    missed: dict[tuple[str, int], list[Miss]], logs: dict[str, WriterLog], slack: float, until: float
+) -> int:
     """How many stale reads a loss explains: those of writes that are gone; and those of registers that were written
-    again since, if acknowledged among those gone (within ``slack`` seconds) and read after the last of them."""
-    lost = [log.acked_at[seq] for log in logs.values() for seq in log.acked() if _state(log, seq) == LOST]
+    again since, if acknowledged among those gone (within ``slack`` seconds) and read after the last of them.
+
+    None of a write that an earlier read still showed which began when the loss was over: after the longest time without
+    a surviving write between the last lost one and ``until``, the run's end. The first surviving write after the last
+    lost one proves less, as the old side may have acknowledged both."""
+    acked = [(log.acked_at[seq], _state(log, seq)) for log in logs.values() for seq in log.acked()]
+    lost = [at for at, state in acked if state == LOST]
     first, last = min(lost, default=0.0), max(lost, default=0.0)
+    gap = longest_gap((at for at, state in acked if state == PRESENT), last, until)
+    over = math.inf if gap is None or gap.open else gap.end
     explained = 0
-    for (writer, seq), times in missed.items():
+    for (writer, seq), misses in missed.items():
         state = _state(logs[writer], seq)
+        unseen = [miss.at for miss in misses if miss.seen_at < over]
         if state == LOST:
-            explained += len(times)
+            explained += len(unseen)
         elif state == SUPERSEDED and lost and first - slack <= logs[writer].acked_at[seq] <= last + slack:
-            explained += sum(at > last for at in times)
+            explained += sum(at > last for at in unseen)
     return explained
 
 
