@@ -13,6 +13,8 @@ from typing import TextIO
 from . import paths
 
 WIDTH = 58
+#: How long a command that was interrupted may take to end by itself.
+ENDING_SECONDS = 120
 
 
 class Problem(Exception):
@@ -74,6 +76,11 @@ class Report:
                 self.log.flush()
                 on_line(line.rstrip("\n"))
             return int(process.wait())
+        except KeyboardInterrupt:
+            # Ctrl-C at a terminal reaches it as well; what it then puts in order (a drill's client, its record) is waited for.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.log.write(process.communicate(timeout=ENDING_SECONDS)[0] or "")
+            raise
         finally:
             if process.poll() is None:
                 process.terminate()

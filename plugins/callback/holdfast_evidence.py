@@ -20,11 +20,11 @@ import atexit
 import contextlib
 import dataclasses
 import datetime
+import functools
 import getpass
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +35,10 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 from ansible.utils.vars import load_extra_vars
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import drill_evidence
 
 PHASE = re.compile(r"(\d+)\.? (\S.*)")
 SECRET = re.compile(r"password|secret|passphrase|token|key", re.IGNORECASE)
@@ -224,36 +228,18 @@ class CallbackModule(CallbackBase):
             self._free()
             self._write(causes)
         if self.record["drill"]:
-            self._stop_client(self.place.parent)
-            self._pages(self.place.parent)
-            self._metrics(self.place.parents[1])
+            drill_evidence.stop_client(self.place.parent)
+            self._after_a_drill()
         self._display.display(f"\nEvidence: {self.place} (verdict: {json.loads(self.place.read_text())['verdict']})")
 
-    def _stop_client(self, run: Path) -> None:
-        """A drill that failed before its end leaves its client running."""
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int((run / "probe.pid").read_text()), signal.SIGTERM)
+    def _after_a_drill(self) -> None:
+        assert self.place
+        drill_evidence.make_pages(self.place.parent, self._display.warning)
+        bring = functools.partial(self._bring_metrics, self.metrics["hosts"])
+        drill_evidence.bring_metrics(self.place.parents[1], self.metrics["hosts"], bring, self._display.warning)
 
-    def _pages(self, run: Path) -> None:
-        """A drill's page beside its record, with what its client saw, and the index over all runs."""
-        for made in (["report", str(run)], ["index", str(run.parent)]):
-            done = self._holdfast(*made)
-            if done.returncode not in (0, 3, 4):  # 3 and 4: a target was missed, or it was not measured; the page says so
-                self._display.warning(f"holdfast evidence {made[0]}: {(done.stderr or done.stdout).strip()[-300:]}")
-
-    def _metrics(self, root: Path) -> None:
-        """The newest drills' numbers to where they are scraped. A host that is off fails nothing: the next drill brings them."""
-        if left := self.metrics["hosts"]:
-            said = self._holdfast("metrics", str(root)).stdout
-            left = self._there(left, self.metrics["become"], "drill_metrics", {"directory": self.metrics["directory"], "text": said})
-        if left:
-            self._display.warning(f"the metrics of drills did not get to {', '.join(left)}; the next drill brings them")
-
-    @staticmethod
-    def _holdfast(*arguments: str) -> subprocess.CompletedProcess[str]:
-        env = os.environ | {"PYTHONPATH": str(LIBRARY.parents[2] / "app/src")}
-        command = [sys.executable, "-m", "holdfast", "evidence", *arguments]
-        return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+    def _bring_metrics(self, hosts: list[str], text: str) -> list[str]:
+        return self._there(hosts, self.metrics["become"], "drill_metrics", {"directory": self.metrics["directory"], "text": text})
 
     # What role `evidence` tells.
 
@@ -320,9 +306,16 @@ class CallbackModule(CallbackBase):
         """At the end of the process: nobody said how the run ended. The lock stays, for what was under way is half done."""
         if not self.place or self.done or os.getpid() != self.run["pid"]:
             return
+        drill = self.record["drill"]
+        if drill:
+            drill_evidence.stop_client(self.place.parent)
         self._finish("interrupted", [])
-        left = f" The lock stays on {', '.join(self.locked)}: start the same runbook again." if self.locked else ""
+        again = "start the same runbook again" + (", without -e drill=true where nothing serves" if drill else "")
+        left = f" The lock stays on {', '.join(self.locked)}: {again}." if self.locked else ""
         print(f"\nEvidence: {self.place} (verdict: interrupted).{left}", flush=True)
+        if drill:
+            with contextlib.suppress(KeyboardInterrupt):  # whoever cannot wait for the page and the numbers
+                self._after_a_drill()
 
     def _free(self) -> None:
         """Free the lock where Close did not come: a play does not run after one whose hosts all failed, so another process has to."""

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import time
 
@@ -14,6 +15,10 @@ SPEC = importlib.util.spec_from_file_location("drill_metrics", MODULE)
 assert SPEC and SPEC.loader
 METRICS = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(METRICS)
+SPEC = importlib.util.spec_from_file_location("drill_evidence", ROOT / "plugins/drill_evidence.py")
+assert SPEC and SPEC.loader
+DRILL = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(DRILL)
 NOW = 2_000_000_000.0
 SHORT = {"at": "last_run_timestamp_seconds", "ok": "last_run_success", "success": "last_success_timestamp_seconds"}
 SHORT |= {"rto": "rto_seconds", "rpo": "rpo_seconds"}
@@ -109,6 +114,11 @@ def test_what_cannot_be_written_leaves_the_file_of_before(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="No space left"):
         METRICS.land(tmp_path, text(a=NEW))
     assert (tmp_path / METRICS.FILE).read_text() == before and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.undo()
+    for nothing in ("", "holdfast: error\n", text(a=NEW).replace("# TYPE holdfast_drill_last_run_timestamp_seconds ", "# ")):
+        said = json.loads(module(tmp_path, nothing).stdout.read())
+        assert "the text says nothing of" in said["msg"] and "The file from before stands" in said["msg"]
+    assert (tmp_path / METRICS.FILE).read_text() == before
     (tmp_path / "a file").write_text("")
     process = module(tmp_path / "a file", text(a=NEW))
     assert "The file from before stands" in json.loads(process.stdout.read())["msg"]
@@ -134,5 +144,53 @@ def test_a_drill_brings_its_numbers(tmp_path):
 def test_a_host_that_is_off_is_named_and_fails_nothing(tmp_path):
     runs = Runs(tmp_path)
     code, said = runs.run(*given(runs, ["one", "dead"]), confirm="")
-    assert code == 0 and "the metrics of drills did not get to dead; the next drill brings them" in " ".join(said.split()), said
+    assert code == 0 and "the metrics of drills did not get to dead; the next drill from this control machine brings them" in " ".join(
+        said.split()
+    ), said
     assert (runs.place / "scraped" / METRICS.FILE).exists(), "the other one has them"
+
+
+def answer_instead(tmp_path, script):
+    """Another `holdfast` for the callback plugin: the same checkout, but for the program it calls."""
+    (tmp_path / "holdfast").mkdir()
+    (tmp_path / "holdfast/__init__.py").write_text("")
+    (tmp_path / "holdfast/__main__.py").write_text(f"import sys, time\n{script}\n")
+    DRILL.SOURCE = tmp_path
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("sys.exit('the records are unreadable')", "holdfast evidence metrics: the records are unreadable"),
+        ("time.sleep(60)", "timed out after 0.5 seconds"),
+    ],
+)
+def test_numbers_that_cannot_be_made_are_said_and_nothing_is_brought(tmp_path, monkeypatch, script, said):
+    monkeypatch.setattr(DRILL, "SOURCE", DRILL.SOURCE)
+    monkeypatch.setattr(DRILL, "MADE_SECONDS", 0.5 if "sleep" in script else 60)
+    answer_instead(tmp_path, script)
+    warned, brought = [], []
+    DRILL.bring_metrics(tmp_path, ["one"], lambda text: brought.append(text) or [], warned.append)
+    DRILL.make_pages(tmp_path, warned.append)
+    assert said in warned[0] and "did not get to one" in warned[1] and brought == []
+    assert [warning.split(":")[0] for warning in warned[2:]] == ["holdfast evidence report", "holdfast evidence index"]
+
+
+def test_an_interrupted_drill_stops_its_client_and_says_that_it_did_not_succeed(tmp_path):
+    runs = Runs(tmp_path)
+    file, before = runs.place / "scraped" / METRICS.FILE, time.time() - 5
+    METRICS.land(file.parent, text(move={"at": before, "ok": 1, "success": before, "rto": 3, "rpo": 0}))
+    process = runs.start(*given(runs, ["one"]), "-e", "ticks=900", confirm="")
+    runs.until_it_waits(process)
+    client = subprocess.Popen(["sleep", "900"], start_new_session=True)
+    [run] = [path.parent for path in runs.place.glob("evidence/*/record.json") if json.loads(path.read_text())["ended"] is None]
+    (run / "probe.pid").write_text(f"{client.pid}\n")
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode != 0 and "start the same runbook again, without -e drill=true where nothing serves" in said, said
+    try:
+        assert client.wait(timeout=1) == -signal.SIGTERM, "the client of the drill writes no more"
+    finally:
+        client.kill()
+    found = numbers(file.read_text())["move"]
+    assert found["ok"] == 0 and found["at"] > before == found["success"] and (run / "report.html").exists(), said

@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,25 @@ def test_numbers_that_cannot_be_written_are_said_without_a_traceback(lab, monkey
     assert drills.main(["--count", "1", "--json", "/dev/full"], "") == 1
     out = capsys.readouterr().out
     assert "Cause: /dev/full cannot be written: No space left on device" in out and "dr_failover: RTO, in seconds" in out
+
+
+def test_ctrl_c_waits_for_what_the_runbook_then_puts_in_order(tmp_path):
+    """As a terminal does it: the signal goes to the command and to what it runs."""
+    runbook = "import atexit, time; atexit.register(lambda: (time.sleep(1), open('ended', 'w'))); open('begun', 'w'); time.sleep(60)"
+    command = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "bin")!r})
+from lab_lib.report import Report
+Report("x", 1, Path(".")).stream([sys.executable, "-c", {runbook!r}], print)
+"""
+    process = subprocess.Popen([sys.executable, "-c", command], cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 20
+    while not (tmp_path / "begun").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=20)[1]
+    assert "KeyboardInterrupt" in said and (tmp_path / "ended").exists(), said
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,9 @@ def merge(there: str, brought: str, now: float) -> str:
 
 
 def land(directory: Path, brought: str) -> bool:
-    """Whether the file changed. Raises OSError, and then the old one stands."""
+    """Whether the file changed. Raises OSError, and ValueError for a text without metrics; then the old one stands."""
+    if missing := [moment for moment in GROUPS if f"# TYPE {moment} " not in brought]:
+        raise ValueError(f"the text says nothing of {' and '.join(missing)}")
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -102,8 +104,9 @@ def main() -> None:
     directory = Path(module.params["directory"])
     try:
         changed = land(directory, module.params["text"])
-    except OSError as problem:
-        module.fail_json(msg=f"{directory / FILE} cannot be written: {problem.strerror}. The file from before stands.")
+    except (OSError, ValueError) as problem:
+        why = problem.strerror if isinstance(problem, OSError) else problem
+        module.fail_json(msg=f"{directory / FILE} cannot be written: {why}. The file from before stands.")
     module.exit_json(changed=changed, path=str(directory / FILE))
 
 
