@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "bin"))
+sys.path[:0] = [str(ROOT / "bin"), str(ROOT / "molecule/tests")]
 
+import regions  # noqa: E402
 from lab_lib import drill_keys, drill_numbers, drills, hosts, machine, paths, report, roundtrip  # noqa: E402
 from lab_lib.report import Problem  # noqa: E402
 
@@ -252,3 +253,23 @@ COPY = {"role": "replica", "state": "member", "link": "up", "keys": 5, "lag_seco
 def test_which_nodes_are_in_step(lab, monkeypatch, role, node, holds):
     monkeypatch.setattr(drill_keys, "counted", lambda *_: {f"db_g{number}": node for number in (1, 2, 3)})
     assert drills._hold(hosts.read_inventory(), "east", role, 5) is holds
+
+
+VERIFY = regions.KNOWN[0] + " is within the targets"
+STALL = regions.STALLED + " for 3 s"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "held", "excused"),
+    [
+        ([], True, True),
+        ([VERIFY, STALL], False, True),
+        ([STALL], False, True),
+        ([VERIFY], False, False),
+        ([], False, False),
+        (["RTO: 99 s", VERIFY, STALL], False, False),
+        (["the runbook failed in the task: Wait", STALL], False, False),
+    ],
+)
+def test_only_a_client_that_stalled_excuses_a_drill_in_the_lab_s_tests(reasons, held, excused):
+    assert (regions.unexcused(reasons, held) == []) is excused
