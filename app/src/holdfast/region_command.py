@@ -32,7 +32,7 @@ from .region import (
     with_last_heartbeat,
 )
 from .region_nodes import CHANGED, RESTARTED, RegionNodes
-from .region_promotion import marked_guard, promote_plan
+from .region_promotion import giving_up, marked_guard, promote_plan
 from .region_settle import settle_region
 from .region_watch import HEARTBEAT_METRIC, UNCHANGED_METRIC
 from .repair_plan import Stopped
@@ -42,7 +42,10 @@ from .settings import BootstrapSettings
 LOOK_SEC = 2.0
 #: How often a guard that settling, healing or a restart moves under the fence is looked at and fenced again.
 FENCE_ATTEMPTS = 5
-CURE = "the log of a node named above says why (a full disk ends Redis): mend it and run this again, or use --without"
+CURE = (
+    "the log of a node named above says why (a full disk ends Redis): mend it and run this again; "
+    f"one that is gone for good is given up with {giving_up('<node>')}"
+)
 
 
 class Exit(IntEnum):

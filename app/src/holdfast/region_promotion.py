@@ -9,6 +9,11 @@ from .guard import FENCED, MEMBER, PROMOTED, RECOVERING, Guard
 from .region import RegionRefused, Statuses, majority, superseded_by
 
 
+def giving_up(node: str) -> str:
+    """How a node that is gone for good is given up: by this command, and by the runbook that runs it."""
+    return f'--without {node} (of the runbook: -e \'{{"without": ["{node}"]}}\')'
+
+
 @dataclass(frozen=True, slots=True)
 class Promotion:
     """``mark``: copies to be made *recovering*; ``marked``: those that are; ``done``: nothing is left to do."""
@@ -56,7 +61,7 @@ def _check_nodes(own: Statuses, taken: list[str]) -> None:
     if away:
         raise RegionRefused(
             f"{', '.join(away)}: does not answer ({own[away[0]].reason}). An acknowledged write may be there only: "
-            f"bring it up, or give it up with --without {away[0]}"
+            f"bring it up, or give it up with {giving_up(away[0])}"
         )
     replicas = [n for n in taken if own[n].role == "replica"]
     if replicas:
@@ -69,7 +74,7 @@ def _check_nodes(own: Statuses, taken: list[str]) -> None:
 def _check_copies(copies: dict[str, Guard], taken: list[str], ours: dict[str, Guard], region: str, epoch: int) -> None:
     bare = [n for n in taken if n not in copies and n not in ours]
     if bare:
-        raise RegionRefused(f"{', '.join(bare)}: has no guard, so it is no copy; give it up with --without {bare[0]}")
+        raise RegionRefused(f"{', '.join(bare)}: has no guard, so it is no copy; give it up with {giving_up(bare[0])}")
     not_copies = [n for n, g in copies.items() if g.region == region]
     if not_copies:
         held = copies[not_copies[0]]
@@ -101,8 +106,9 @@ def _check_ages(beats: Mapping[str, int | None], grace_sec: float) -> None:
     if late:
         node, seconds = next(iter(late.items()))
         raise RegionRefused(
-            f"{', '.join(late)}: the copy ends {seconds:.0f} s before the newest one, and deletes are collected after "
-            f"{grace_sec:g} s (TOMBSTONE_GRACE_SEC): it would bring deleted keys back. Give it up with --without {node}"
+            f"{', '.join(late)}: the copy ends {seconds:.0f} s before the newest one, and deletes are collected "
+            f"after {grace_sec:g} s (TOMBSTONE_GRACE_SEC): it would bring deleted keys back. "
+            f"Give it up with {giving_up(node)}"
         )
 
 

@@ -22,6 +22,7 @@ def threads(app: App) -> int:
     return sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in family(app))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["gone", "hangs"])
 def test_another_region_that_is_away_costs_nothing(regions: Regions, how: str) -> None:
     app = regions.west.run("serve", "cp")

@@ -40,6 +40,7 @@ def test_with_room_again_the_same_command_ends_it(regions: Regions) -> None:
     assert "none is promoted and nothing serves" in words
     assert "a full disk" in words
     assert "run this again" in words
+    assert """-e '{"without": ["<node>"]}'""" in words, "as on-call gives it to the runbook"
     closed(regions.east, app)
     regions.east.nodes[FULL].start()
     code, told, words = regions.east.region("promote", "--epoch", "2", "--reason", "a drill")
@@ -53,6 +54,7 @@ def test_without_room_the_node_is_named_and_can_be_given_up(regions: Regions) ->
     code, told, words = regions.east.region("promote", "--epoch", "2", "--reason", "a drill")
     assert (code, told) == (6, {"result": "refused"}), words
     assert f"--without {FULL}" in words
+    assert f"""-e '{{"without": ["{FULL}"]}}'""" in words, "as on-call gives it to the runbook"
     closed(regions.east, app)
     code, told, words = regions.east.region("promote", "--epoch", "2", "--reason", "a drill", "--without", FULL)
     assert code == 0, (told, words)

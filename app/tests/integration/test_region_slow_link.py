@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cluster import SRC, TOKENS, wait_for
 from regions import NAMES, Regions
 
@@ -64,6 +65,7 @@ def drill(regions: Regions, place: Path, rate: float) -> tuple[dict[str, Any], f
     return said, lag
 
 
+@pytest.mark.alone
 def test_a_link_that_carries_everything_loses_next_to_nothing(regions: Regions, tmp_path: Path) -> None:
     said, lag = drill(regions, tmp_path / "drill", 0.0)
     assert said["rpo_seconds"] < 0.5, said
@@ -71,6 +73,7 @@ def test_a_link_that_carries_everything_loses_next_to_nothing(regions: Regions, 
     assert lag < 4.0
 
 
+@pytest.mark.alone
 def test_a_slow_link_raises_the_rpo(regions: Regions, tmp_path: Path) -> None:
     said, lag = drill(regions, tmp_path / "drill", SLOW)
     assert said["rpo_seconds"] > 1.0, said
