@@ -48,6 +48,25 @@ def test_a_transaction_is_never_cut_and_a_mark_in_it_counts_from_its_begin():
     assert walk(data).marks == ((7, len(head)),)
 
 
+LONG = command("HSET", "cp:key", "v", b"v" * 90)
+TAIL = b"#TS:8\r\n" + command("SET", "c", "1")
+
+
+@pytest.mark.parametrize("block", [16, 17, 23, 64, 128, 200, 1 << 20])
+def test_a_transaction_ends_wherever_the_file_is_read_in_two(block, monkeypatch):
+    """EXEC that lies across two reads ends its transaction: nothing behind it may count as a part of it."""
+    monkeypatch.setattr(aof_files, "BLOCK", block)
+    whole = command("MULTI") + command("HSET", "cp:a", "t", "1") + command("HSET", "cp:a", "v", "2") + command("EXEC")
+    for before in range(max(block, 130) if block < 1000 else 1):
+        head = command("SET", "f", b"y" * before)
+        data = head + whole + LONG + whole
+        found = walk(data + TAIL)
+        assert found.end == len(data + TAIL), before
+        assert found.marks == ((8, len(data)),), before
+        for size in range(len(head), len(head + whole), 5):
+            assert walk(data[:size]).end == len(head), (before, size)
+
+
 def test_it_goes_on_where_it_stopped():
     first = walk(FILE[:-5])
     second = walk(FILE, first.end)

@@ -120,7 +120,7 @@ def scan(file: BinaryIO, start: int, end: int) -> Scanned:
             if kind != _DOLLAR or not number.isdigit():
                 raise _no_command(walk.at + pos)
             after = line + 4 + int(number)
-            if argc == 1 and after > len(walk.data) and after < BLOCK:
+            if argc == 1 and after > len(walk.data) and after - pos < BLOCK:
                 if not walk.more(pos):
                     break
                 pos = 0
