@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backups import Backups
 from cluster import Cluster
 from regions import Regions
 
@@ -41,3 +42,25 @@ def regions(tmp_path: Path) -> Iterator[Regions]:
         yield made
     finally:
         made.stop()
+
+
+@pytest.fixture(scope="module")
+def backed_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster whose files tell the time."""
+    cluster = Cluster(tmp_path_factory.mktemp("backups"))
+    for node in cluster.nodes.values():
+        node.extra = ["aof-timestamp-enabled yes"]
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def backups(backed_up: Cluster, tmp_path: Path) -> Backups:
+    """Of its first node; the store is the test's own."""
+    client = backed_up.nodes["db_g1"].client()
+    for key in client.keys("cp:*"):
+        client.delete(key)
+    return Backups(backed_up, tmp_path / "store")

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from backups import Backups, Load, keys_of, next_second, rewrite, write
-from cluster import Cluster
 from test_repair import repair
 
 from holdfast.backup.scratch_node import ScratchNode
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("backups"))
-    for node in cluster.nodes.values():
-        node.extra = ["aof-timestamp-enabled yes"]
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture
-def backups(made: Cluster, tmp_path: Path) -> Backups:
-    client = made.nodes["db_g1"].client()
-    for key in client.keys("cp:*"):
-        client.delete(key)
-    return Backups(made, tmp_path / "store")
 
 
 def test_every_second_under_load_while_rewrites_loop(backups: Backups, tmp_path: Path) -> None:
@@ -314,59 +291,3 @@ def test_pruning_leaves_what_the_last_hours_need(backups: Backups, tmp_path: Pat
         write(client, 10)
         assert backups.collect().code == 0
     assert "cp:key10" in backups.keys_at("newest", tmp_path / "n")
-
-
-def test_bad_input_is_refused_before_anything_changes(backups: Backups, tmp_path: Path) -> None:
-    into = tmp_path / "r"
-    assert backups.restore("newest", into).refused("there is no backup in")
-    backups.collect()
-    write(backups.node.client(), 0)
-    next_second()
-    backups.collect()
-    assert backups.restore(time.time() - 3600, into).refused("before the first")
-    assert backups.restore(time.time() + 60, into).refused("in the future")
-    assert backups.restore(next_second(), into).refused("after the last")
-    assert backups.restore("2026-05-01T10:14:59", into).refused("is no moment", 2)
-    assert backups.restore("newest", tmp_path / "no" / "r").refused("is no directory")
-    assert backups.verify("newest", tmp_path).refused("was not restored")
-    (tmp_path / ".r.restore.lock").touch()
-    with (tmp_path / ".r.restore.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert backups.restore("newest", into).refused("another restore")
-    with (backups.store / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert backups.collect().refused("another backup")
-    assert not into.exists()
-    (tmp_path / ".r.restoring" / "half").mkdir(parents=True)  # of one that was killed
-    assert backups.restore("newest", into).code == 0
-    assert not (tmp_path / ".r.restoring").exists()
-    assert [p.name for p in into.iterdir()] == ["appendonlydir"]
-    assert backups.restore("newest", into).refused("not an empty directory")
-    assert backups.verify("newest", into).refused("no census")
-    other = Backups(backups.cluster, backups.store, "db_g2")
-    assert other.collect().refused("holds backups of db_g1")
-    assert Backups(backups.cluster, Path("/proc/self/nothing")).collect().code == 4
-    missing = Backups(backups.cluster, tmp_path / "s2", "db_g2")
-    missing.data = tmp_path
-    assert missing.collect().refused("is no directory")
-    nobody = backups.run("collect", "nobody", "--data", backups.data, "--store", backups.store)
-    assert nobody.code == 2
-
-
-def test_a_store_on_another_file_system_is_refused(backups: Backups) -> None:
-    other = Path("/dev/shm/holdfast-backup-test")
-    assert other.parent.stat().st_dev != backups.data.stat().st_dev
-    try:
-        assert Backups(backups.cluster, other).collect().refused("not on the file system")
-    finally:
-        shutil.rmtree(other, ignore_errors=True)
-
-
-def test_a_node_that_is_down_is_refused_and_its_files_stay_held(backups: Backups, tmp_path: Path) -> None:
-    backups.collect()
-    backups.node.kill()
-    try:
-        assert backups.collect().refused("does not answer", 3)
-    finally:
-        backups.node.start()
-    assert not backups.collect().has("BACKUP_LINE_BEGAN")

@@ -7,11 +7,12 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from fake_node import START, FakeNode
 
-from holdfast.backup import backup_collect, backup_restore, moments
-from holdfast.backup.aof_files import Listing
-from holdfast.backup.aof_hold import Held, Hold
+from holdfast.backup import backup_doubt, backup_restore, moments
+from holdfast.backup.aof_hold import Hold
 from holdfast.backup.backup_collect import Collect
+from holdfast.backup.backup_doubt import UNSEEN_SEC, Written
 from holdfast.backup.backup_plan import Plan
 from holdfast.backup.backup_sets import Base, Set
 from holdfast.backup.node_facts import NodeFacts
@@ -19,15 +20,13 @@ from holdfast.backup.refusals import Refused
 
 NOW = 1_777_630_300.4
 LINE = moments.stamp(NOW - 600) + "-abcdef"
-HELD = Held(LINE, Listing(None, ("i",)), False, {}, {})
 BEFORE = Set(NOW - 300, "n", (LINE, None, ("i",)), 0, (), (), (), ())
 
 
 def doubt(
     first: int | None, last: int | None, written: float = NOW, commands: int = 9, sets: tuple[Set, ...] = (BEFORE,)
 ):
-    found = backup_collect._Found([], [], [], commands, 0, written, first, last)
-    return backup_collect._doubt(list(sets), HELD, NodeFacts(NOW, {}), found)
+    return backup_doubt.doubt(sets, LINE, NOW, Written(commands, written, first, last))
 
 
 SINCE, SECOND = NOW - 300, int(NOW)
@@ -40,7 +39,7 @@ def test_marks_of_this_time_leave_no_doubt():
 
 
 def test_a_clock_that_went_back_is_in_doubt_until_it_has_caught_up():
-    assert doubt(SECOND - 300, SECOND + 90) == (SINCE, SECOND + 90)
+    assert doubt(SECOND - 300, SECOND + 90) == (SINCE - UNSEEN_SEC, SECOND + 90)
     assert doubt(SECOND - 300, SECOND + 1) is None
 
 
@@ -51,6 +50,88 @@ def test_without_timestamps_all_since_the_last_mark_is_in_doubt():
     # The last mark is of the second of the last backup, yet the file was written to long after.
     assert doubt(SECOND - 300, SECOND - 300) == (SECOND - 300, NOW)
     assert doubt(SECOND - 300, SECOND - 300, written=NOW - 298) is None
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> FakeNode:
+    return FakeNode(tmp_path)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_goes_back_leaves_no_moment_that_is_restored_wrong(node: FakeNode, restarted: bool):
+    """An hour of writes and backups, the clock put right by 50 minutes, and on until long after it has caught up."""
+    ran: list[tuple[int, float, str]] = []  # order, clock, key
+
+    def pass_five_minutes() -> None:
+        for _ in range(5):
+            node.clock += 60
+            node.write(f"k{len(ran)}")
+            ran.append((len(ran), node.clock, f"k{len(ran)}"))
+        node.clock += 0.3
+        node.collect()
+
+    node.collect()
+    for _ in range(12):
+        pass_five_minutes()
+    top, count = node.clock, len(ran)
+    node.clock -= 3000
+    if restarted:
+        node.restart()
+    for _ in range(14):
+        pass_five_minutes()
+    right = refused = 0
+    for to in range(int(START) + 400, int(node.clock), 131):
+        try:
+            found = node.keys_at(to)
+        except Refused:
+            refused += 1
+            assert top - 3000 - 1000 < to <= top + 1
+            continue
+        right += 1
+        before_the_jump = to <= top - 3000
+        expected = {k for n, at, k in ran if at < to and (n < count or not before_the_jump)}
+        assert found == expected, moments.shown(to)
+    assert right > 8
+    assert refused > 20
+    assert node.collect().doubt is None  # long over
+
+
+def test_a_clock_that_went_back_between_two_backups_is_in_doubt_though_nothing_was_written(node: FakeNode):
+    node.write("a")
+    node.clock += 3600
+    node.collect()
+    node.clock -= 1800
+    assert node.collect().doubt == (pytest.approx(START + 1800 - 900), pytest.approx(START + 3600))
+
+
+def test_a_mark_smaller_than_one_before_is_in_doubt(node: FakeNode):
+    """Redis was started again after the clock was put right, and the clock has caught up since."""
+    node.write("a")
+    node.collect()
+    node.clock += 200
+    node.write("b")
+    node.clock -= 100
+    node.restart()
+    node.write("c")
+    node.clock += 250
+    node.write("d")
+    made = node.collect()
+    assert made.doubt == (pytest.approx(START - 900), int(START) + 200)
+    with pytest.raises(Refused, match="cannot be told apart"):
+        node.keys_at(int(START) + 150)
+
+
+def test_a_new_line_is_the_last_one_though_the_clock_went_back(node: FakeNode):
+    node.collect()
+    node.clock -= 5000
+    node.incr.unlink()
+    node._open()
+    node._list([f"file {node.incr.name} seq 1 type i"])
+    hold = Hold(node.data, node.store)
+    with node.at_its_time():
+        taken = [hold.take() for _ in range(3)]
+    assert [t.began for t in taken] == [True, False, False]
+    assert len({t.line for t in taken}) == 1
 
 
 Usage = namedtuple("Usage", "total used free")

@@ -72,6 +72,14 @@ class Scanned:
     unmarked: bool
 
 
+class NoCommand(Damaged):
+    """``offset``: where one should begin. What is before it can be read."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"the append-only file holds no command at byte {offset}", _CURE)
+        self.offset = offset
+
+
 class _Walk:
     """A window on the file that only moves forward."""
 
@@ -110,7 +118,7 @@ def scan(file: BinaryIO, start: int, end: int) -> Scanned:
         line = walk.data.find(b"\r\n", pos, pos + _HEADER)
         if line < 0:
             if len(walk.data) - pos >= _HEADER:
-                raise _no_command(walk.at + pos)
+                raise NoCommand(walk.at + pos)
             if not walk.more(pos):
                 break
             pos = 0
@@ -118,7 +126,7 @@ def scan(file: BinaryIO, start: int, end: int) -> Scanned:
         kind, number = walk.data[pos], walk.data[pos + 1 : line]
         if left:
             if kind != _DOLLAR or not number.isdigit():
-                raise _no_command(walk.at + pos)
+                raise NoCommand(walk.at + pos)
             after = line + 4 + int(number)
             if argc == 1 and after > len(walk.data) and after - pos < BLOCK:
                 if not walk.more(pos):
@@ -128,7 +136,7 @@ def scan(file: BinaryIO, start: int, end: int) -> Scanned:
             verb = walk.data[line + 2 : after - 2].upper() if argc == 1 else b""
             if after <= len(walk.data):
                 if walk.data[after - 2 : after] != b"\r\n":
-                    raise _no_command(walk.at + pos)
+                    raise NoCommand(walk.at + pos)
                 pos = after
             elif walk.jump(walk.at + after):
                 pos = 0
@@ -157,18 +165,14 @@ def scan(file: BinaryIO, start: int, end: int) -> Scanned:
             if not transaction:
                 whole = begun = walk.at + pos
         else:
-            raise _no_command(walk.at + pos)
+            raise NoCommand(walk.at + pos)
     return Scanned(whole, tuple(m for m in marks if m[1] < whole), commands, first_unmarked)
 
 
 def _second(number: bytes, offset: int) -> int:
     if not number[3:].isdigit():
-        raise _no_command(offset)
+        raise NoCommand(offset)
     return int(number[3:])
-
-
-def _no_command(offset: int) -> Damaged:
-    return Damaged(f"the append-only file holds no command at byte {offset}", _CURE)
 
 
 def base_made(head: bytes) -> int | None:

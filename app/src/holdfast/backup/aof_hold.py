@@ -104,8 +104,8 @@ class Hold:
     def _current(self, listing: Listing) -> str:
         """The line that goes on with ``listing``, or ''."""
         lines = self.lines()
-        if not lines:
-            return ""
+        if not lines or not self._rows(lines[-1])[1]:
+            return ""  # a note that was torn may have been the one that said what follows what: a hole that is known
         shared = 0
         for name in listing.files:
             mine = self.held / lines[-1] / name
@@ -118,7 +118,11 @@ class Hold:
         return lines[-1] if shared else ""
 
     def _begin(self) -> str:
-        name = f"{moments.stamp(time.time())}-{secrets.token_hex(3)}"
+        """Lines sort by their names: also where the clock went back, the new one is the last."""
+        made = self.store / "files"
+        known = [p.name for p in (made.iterdir() if made.is_dir() else ()) if p.name[0].isdigit()] + self.lines()
+        newest = max((moments.from_stamp(line) for line in known), default=0.0)
+        name = f"{moments.stamp(max(time.time(), newest + 0.002))}-{secrets.token_hex(3)}"
         (self.held / name).mkdir(mode=0o700)
         return name
 
@@ -148,16 +152,34 @@ class Hold:
         entry = (listing.base, listing.incrs)
         seen = self.seen(line)
         if not seen or seen[-1] != entry:
-            with (self.held / line / "seen.jsonl").open("a", encoding="ascii") as out:
-                out.write(json.dumps(entry) + "\n")
+            with (self.held / line / "seen.jsonl").open("ab", buffering=0) as out:
+                before = out.tell()
+                row = json.dumps(entry).encode() + b"\n"
+                try:
+                    if out.write(row) != len(row):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), out.name)
+                except OSError:
+                    out.truncate(before)  # half a note would end the line
+                    raise
 
     def seen(self, line: str) -> list[tuple[str | None, tuple[str, ...]]]:
-        """(base, incremental files) of each manifest since the last backup, in order."""
+        """(base, incremental files) of each manifest since the last backup, in order; up to a note that was torn."""
+        return self._rows(line)[0]
+
+    def _rows(self, line: str) -> tuple[list[tuple[str | None, tuple[str, ...]]], bool]:
+        """False: a note is torn, by a power cut or a full disk."""
         path = self.held / line / "seen.jsonl"
-        if not path.exists():
-            return []
-        rows = [json.loads(row) for row in path.read_text(encoding="ascii").splitlines()]
-        return [(base, tuple(incrs)) for base, incrs in rows]
+        found: list[tuple[str | None, tuple[str, ...]]] = []
+        text = path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
+        for row in text.splitlines():
+            try:
+                base, incrs = json.loads(row)
+                if not (base is None or isinstance(base, str)) or not all(isinstance(i, str) for i in incrs):
+                    return found, False
+            except (ValueError, TypeError):
+                return found, False
+            found.append((base, tuple(incrs)))
+        return found, not text or text.endswith("\n")
 
     def names(self, line: str) -> list[str]:
         return sorted(p.name for p in (self.held / line).iterdir() if not p.name.startswith("seen."))
@@ -165,15 +187,20 @@ class Hold:
     def path(self, line: str, name: str) -> Path:
         return self.held / line / name
 
-    def forget(self, held: Held) -> None:
-        """A backup has what it needs of all that ``held`` shows. What the node still has stays linked."""
+    def forget(self, held: Held, unread: set[tuple[str, str]]) -> None:
+        """A backup has what it needs of all that ``held`` shows. What the node still has stays linked, and so do files
+        that were not read to their end: ``unread``, (line, name)."""
         with self.locked():
             for line, names in held.names.items():
-                if line != held.line:
+                kept_names = {name for where, name in unread if where == line}
+                if line != held.line and not kept_names:
                     shutil.rmtree(self.held / line)
                     continue
-                for name in set(names) - set(held.listing.files):
+                listed = held.listing.files if line == held.line else ()
+                for name in set(names) - set(listed) - kept_names:
                     (self.held / line / name).unlink(missing_ok=True)
+                if line != held.line:
+                    continue
                 # The last manifest stays: what follows is compared with it.
                 rows = self.seen(line)[max(0, len(held.seen[line]) - 1) :]
                 kept = self.held / line / "seen.new"
@@ -202,25 +229,28 @@ class Watch:
     def __init__(self, hold: Hold) -> None:
         self._hold, self._fd = hold, -1
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._inode = 0
-        self._begin()
+        self._number = -1
+        self._aim()
 
-    def _begin(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    def _aim(self) -> bool:
+        """True: the directory is another one than before, even under the same name and inode. Raises Refused."""
+        if self._fd < 0:
+            self._fd = self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         path = os.fsencode(self._hold.source)
-        if self._fd < 0 or self._libc.inotify_add_watch(self._fd, path, _IN_CREATE | _IN_MOVED_TO) < 0:
-            raise Refused(
-                f"{self._hold.source} cannot be watched: {os.strerror(ctypes.get_errno())}",
-                "raise fs.inotify.max_user_instances and max_user_watches",
-            )
-        self._inode = self._hold.source.stat().st_ino
+        # For a directory that is watched already the kernel gives the number it has, for another one a new number.
+        number = self._libc.inotify_add_watch(self._fd, path, _IN_CREATE | _IN_MOVED_TO) if self._fd >= 0 else -1
+        if number < 0:
+            problem = ctypes.get_errno()
+            cure = "raise fs.inotify.max_user_instances and max_user_watches"
+            if problem in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+                cure = "bring the node's data directory back, or stop this watch"
+            raise Refused(f"{self._hold.source} cannot be watched: {os.strerror(problem)}", cure)
+        another, self._number = number != self._number, number
+        return another
 
     def wait(self, seconds: float) -> bool:
-        """True: something appeared, or the directory is another one."""
-        if self._hold.source.is_dir() and self._hold.source.stat().st_ino != self._inode:
-            self._begin()
+        """True: something appeared, or the directory is another one. Raises Refused if it is away."""
+        if self._aim():
             return True
         ready, _, _ = select.select([self._fd], [], [], seconds)
         if ready:

@@ -8,25 +8,26 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from . import aof_files, backup_sets, moments
+from . import aof_files, backup_doubt, backup_sets, moments
+from .aof_files import NoCommand, Scanned
 from .aof_hold import KEEP_FREE, Held, Hold
+from .backup_doubt import Written
 from .backup_sets import Base, Piece, Set
 from .node_facts import NodeFacts
-from .refusals import Refused
+from .refusals import Damaged, Refused
 
 #: So many bytes before the place where copying goes on must still be what was copied.
 TAIL_BYTES = 4096
-CLOCK_SLACK_SEC = 1
-#: A command is written to the file at once; only a stalled disk or a very long script puts so much in between.
-STALL_SEC = 10
+#: So long a backup waits for a prune, and a prune for a backup with its census.
+ALONE_SEC = 30.0
 
 
 class Rewound(Exception):
@@ -38,22 +39,27 @@ class _Found:
     bases: list[Base]
     pieces: list[Piece]
     closed: list[tuple[str, str, int]]
-    commands: int = 0
+    new: Written = field(default_factory=Written)
     reach: int = 0
-    written: float = 0.0  # when the file that grows was last written to
-    first_mark: int | None = None  # in force at the first new command of the current line
-    last_mark: int | None = None
+    highest: int | None = None  # of all marks of the line so far
+    fell: tuple[int, int] | None = None  # the smallest mark that stands behind a higher one, and the highest such
+    unread: set[tuple[str, str]] = field(default_factory=set)
+    damaged: list[Damaged] = field(default_factory=list)
 
 
 @contextlib.contextmanager
 def alone(store: Path) -> Iterator[None]:
-    """Only one of collect and prune at a time."""
-    store.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Only one of collect and prune at a time; waits ``ALONE_SEC``. Raises Refused."""
+    deadline = time.monotonic() + ALONE_SEC
     with (store / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Refused(f"another backup works in {store}", "wait until it is through") from None
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= deadline:
+                    raise Refused(f"another backup works in {store}", "wait until it is through") from None
+            time.sleep(0.1)
         yield
 
 
@@ -61,14 +67,21 @@ class Collect:
     def __init__(self, data: Path, store: Path, node: str, look: Callable[[], NodeFacts]) -> None:
         """``look`` asks the node."""
         self._hold, self._store, self._node, self._look = Hold(data, store), store, node, look
+        self._data = data
 
-    def run(self) -> tuple[Set, Path]:
+    def run(
+        self, census: Callable[[], dict[str, Any]] = dict, tell: Callable[[Damaged], None] = lambda _: None
+    ) -> tuple[Set, Path]:
+        """``census``: what it returns is noted with the facts. ``tell`` is told of each set that is damaged."""
         with alone(self._store):
-            sets = backup_sets.load(self._store) if backup_sets.paths(self._store) else []
+            sets = [made for _, made in backup_sets.load_named(self._store, tell, brief=True)]
             if sets and sets[-1].node != self._node:
                 raise Refused(f"{self._store} holds backups of {sets[-1].node}", "give each node a store of its own")
             self._hold.take()
+            more = census()
             seen = self._look()
+            seen.facts.update(more)
+            seen.refuse_unless_whole(self._data)
             # Only now: files that are listed after the node's answer hold all that it ran before it.
             held = self._hold.take()
             try:
@@ -81,14 +94,14 @@ class Collect:
         noted: list[tuple[str, str | None, tuple[str, ...]]] = []
         for line in sorted(held.names):
             noted += [(line, base, incrs) for base, incrs in held.seen[line]]
-            found.last_mark = None
             self._line(line, sets, held, found)
-        doubt = _doubt(sets, held, node, found)
+        doubt = backup_doubt.doubt(sets, held.line, node.moment, found.new)
         anew = bool(sets) and sets[-1].listing[0] != held.line
         facts: dict[str, Any] = {
             **node.facts,
-            "commands": found.commands,
+            "commands": found.new.commands,
             "new_line": anew,
+            "damaged": [[d.path, d.cause, d.cure] for d in found.damaged],
         }
         made = Set(
             node.moment,
@@ -103,7 +116,7 @@ class Collect:
             facts,
         )
         path = backup_sets.write(self._store, moments.stamp(node.moment), made)
-        self._hold.forget(held)
+        self._hold.forget(held, found.unread)
         return made, path
 
     def _line(self, line: str, sets: list[Set], held: Held, found: _Found) -> None:
@@ -113,6 +126,8 @@ class Collect:
         copied: dict[str, list[Piece]] = {}
         for piece in (p for s in sets for p in s.pieces if p.line == line):
             copied.setdefault(piece.incr, []).append(piece)
+        known = [second for pieces in copied.values() for p in pieces for second, _ in p.marks]
+        found.new.last, found.highest, found.fell = None, max(known, default=None), None
         names = held.names[line]
         listed = [n for n in held.listing.incrs if n in names] if current else []
         growing = listed[-1] if listed else ""
@@ -122,6 +137,8 @@ class Collect:
         incrs = [n for n in names if ".incr." in n and n not in closed]
         for name in sorted(incrs, key=_number):
             self._incr(line, name, copied.get(name, []), name == growing, found, current)
+        if found.fell:
+            found.new.falls += (found.fell,)
 
     def _base(self, line: str, name: str) -> Base:
         source, target = self._hold.path(line, name), self._store / "files" / line / name
@@ -136,7 +153,7 @@ class Collect:
         return Base(line, name, size, summed.hexdigest(), aof_files.base_made(head))
 
     def _incr(self, line: str, name: str, copied: list[Piece], growing: bool, found: _Found, current: bool) -> None:
-        source = self._hold.path(line, name)
+        source, new = self._hold.path(line, name), found.new
         last = max(copied, key=lambda p: p.end, default=None)
         start = last.end if last else 0
         with source.open("rb") as file:
@@ -146,19 +163,41 @@ class Collect:
                 if current:
                     raise Rewound(name)
                 return
-            scanned = aof_files.scan(file, start, size)
-        before = max((second for p in copied for second, _ in p.marks), default=found.last_mark)
+            scanned, damage = _read(file, start, size)
+        before = max((second for p in copied for second, _ in p.marks), default=new.last)
         marks = [second for second, _ in scanned.marks]
-        if current and scanned.commands and not found.commands:
-            found.first_mark = before if scanned.unmarked else (marks[0] if marks else None)
-        found.last_mark = marks[-1] if marks else before
+        if current and scanned.commands and not new.commands:
+            new.first = before if scanned.unmarked else (marks[0] if marks else None)
+        new.last = marks[-1] if marks else before
+        for second in marks:
+            if found.highest is not None and second < found.highest:
+                low, top = found.fell or (second, found.highest)
+                found.fell = min(low, second), max(top, found.highest)
+            found.highest = second if found.highest is None else max(found.highest, second)
         if scanned.end > start:
             found.pieces.append(self._piece(line, name, start, scanned.end, scanned.marks))
-            found.commands += scanned.commands if current else 0
+            new.commands += scanned.commands if current else 0
         if growing:
-            found.reach, found.written = scanned.end, about.st_mtime
+            # With damage it is not known what the node ran: no backup may say that it has all of it.
+            found.reach, new.at = size if damage else scanned.end, about.st_mtime
         elif scanned.end == size:
             found.closed.append((line, name, size))
+        else:
+            found.unread.add((line, name))
+            damage = damage or f"ends within a command that begins at byte {scanned.end}"
+        if damage:
+            found.damaged.append(self._damage(source, damage, growing))
+
+    def _damage(self, held: Path, what: str, growing: bool) -> Damaged:
+        path = self._hold.source / held.name if growing else held
+        cure = (
+            "moments after it are missing until a rewrite is through: BGREWRITEAOF while the node runs writes all that "
+            "it has anew; then look at its disk and log"
+            if growing
+            else "look at the node's disk and log; this link is all that is left of the file: once what is behind that "
+            "byte is of no use any more, remove it"
+        )
+        return Damaged(f"{path} {what}: what is before was copied, what is behind was not", cure, str(path))
 
     def _same_tail(self, file: Any, last: Piece, size: int) -> bool:
         if size < last.end:
@@ -201,23 +240,14 @@ class Collect:
         return piece
 
 
+def _read(file: BinaryIO, start: int, size: int) -> tuple[Scanned, str]:
+    """What there is, up to a damage if there is one, and what that is."""
+    try:
+        return aof_files.scan(file, start, size), ""
+    except NoCommand as damage:
+        return aof_files.scan(file, start, damage.offset), f"holds no command at byte {damage.offset}"
+
+
 def _number(name: str) -> tuple[int, str]:
     digits = [part for part in name.split(".") if part.isdigit()]
     return (int(digits[0]) if digits else 0, name)
-
-
-def _doubt(sets: list[Set], held: Held, node: NodeFacts, found: _Found) -> tuple[float, float] | None:
-    """When the moments since the last set cannot be told apart, and up to when."""
-    before = [s.moment for s in sets if s.listing[0] == held.line]
-    known = max((second for s in sets for p in s.pieces if p.line == held.line for second, _ in p.marks), default=None)
-    since = before[-1] if before else moments.from_stamp(held.line)
-    last = found.last_mark if found.last_mark is not None else known
-    if last is not None and last > node.moment + CLOCK_SLACK_SEC:
-        return since, last  # the clock was ahead, and went back
-    first = found.first_mark if found.first_mark is not None else known
-    if before and found.commands and (first is None or first < math.floor(since)):
-        # Commands of after the last set, under no mark of after it: the node writes no timestamps.
-        return since if first is None else min(since, first), node.moment
-    if found.commands > 1 and (last is None or found.written > last + STALL_SEC):
-        return since - 1 if last is None else last, node.moment
-    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import json
 import os
@@ -31,9 +32,26 @@ def execute(arguments: argparse.Namespace) -> int:
     logs.configure("WARNING", {"mode": "backup"}, sys.stderr)
     try:
         return int(_ACTIONS[arguments.action](arguments))
-    except Refused as why:
-        _say("BACKUP_REFUSED", code=why.code.name.lower(), why=why.cause, cure=why.cure)
-        return int(why.code)
+    except Refused as refusal:
+        why = refusal
+    except OSError as problem:
+        why = _refusal(problem)
+    _say("BACKUP_REFUSED", code=why.code.name.lower(), why=why.cause, cure=why.cure)
+    return int(why.code)
+
+
+def _refusal(problem: OSError) -> Refused:
+    where = f"{problem.filename}: " if problem.filename is not None else ""
+    cure = (
+        "make room on its file system" if problem.errno in (errno.ENOSPC, errno.EDQUOT) else "look at it, and the disk"
+    )
+    if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        cure = "run this as root or as the owner of the data and the store, on a file system that can be written"
+    return Refused(f"{where}{problem.strerror or problem}", cure)
+
+
+def _tell(why: Damaged) -> None:
+    _say("BACKUP_DAMAGED", path=why.path, why=why.cause, cure=why.cure)
 
 
 def _watch(arguments: argparse.Namespace) -> int:
@@ -56,13 +74,14 @@ def _watch(arguments: argparse.Namespace) -> int:
                 gone = hold.spare_the_node()
                 if gone:
                     _say("BACKUP_LET_GO", files=gone, why="the disk is nearly full: history has a hole")
+                watch.wait(WATCH_SEC)
                 trouble = ""
-            except Refused as why:  # the directory may be away for a while: a node that is emptied and healed
+            except (Refused, OSError) as problem:  # the directory may be away for a while: a node is emptied and healed
+                why = problem if isinstance(problem, Refused) else _refusal(problem)
                 if why.cause != trouble:
                     _say("BACKUP_WATCH_TROUBLE", why=why.cause, cure=why.cure)
                 trouble = why.cause
                 time.sleep(WATCH_SEC / 10)
-            watch.wait(WATCH_SEC)
     return Code.OK
 
 
@@ -76,16 +95,18 @@ def _collect(arguments: argparse.Namespace) -> int:
 
         def look() -> NodeFacts:
             found = talk.facts()
-            if taken:
-                found.facts["census"] = asdict(taken)
+            found.refuse_other(arguments.node, arguments.data)
             found.facts["watched"] = watched
             return found
 
-        taken = None
-        if arguments.census:
-            Hold(arguments.data, arguments.store).take()  # what the census sees must be in this set
+        def count() -> dict[str, Any]:
             taken = census.take(talk, arguments.store, moments.stamp(time.time()))
-        made, path = Collect(arguments.data, arguments.store, arguments.node, look).run()
+            return {"census": asdict(taken)}
+
+        collect = Collect(arguments.data, arguments.store, arguments.node, look)
+        made, path = collect.run(count if arguments.census else dict, _tell)
+    for where, why, cure in made.facts["damaged"]:
+        _say("BACKUP_DAMAGED", path=where, why=why, cure=cure)
     _say(
         "BACKUP_COLLECTED",
         node=made.node,
@@ -94,6 +115,7 @@ def _collect(arguments: argparse.Namespace) -> int:
         keys=made.facts["keys"],
         commands=made.facts["commands"],
         bytes=sum(p.bytes for p in made.pieces),
+        damaged=len(made.facts["damaged"]),
         watched=watched,
         seconds=round(time.monotonic() - began, 3),
     )
@@ -125,9 +147,15 @@ def _is_watched(store: Path) -> bool:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    sets = backup_sets.load(arguments.store)
-    for made, path in zip(sets, backup_sets.paths(arguments.store), strict=True):
-        _say("BACKUP_SET", set=path.name, moment=moments.shown(made.moment), keys=made.facts["keys"], node=made.node)
+    sets = backup_sets.load(arguments.store, _tell, brief=True)
+    for path, made in backup_sets.load_named(arguments.store, lambda _: None, brief=True):
+        _say(
+            "BACKUP_SET",
+            set=path.name,
+            moment=moments.shown(made.moment),
+            keys=made.facts["keys"],
+            node=made.node,
+        )
     for first, last in backup_plan.spans(sets):
         _say("BACKUP_SPAN", first=moments.shown(first), last=moments.shown(last), seconds=last - first)
     return Code.OK
@@ -135,7 +163,13 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     files = read = wrong = 0
-    for made in backup_sets.load(arguments.store):
+
+    def tell(why: Damaged) -> None:
+        nonlocal wrong
+        wrong += 1
+        _tell(why)
+
+    for made in backup_sets.load(arguments.store, tell, brief=True):
         wanted = [(b.path, b.bytes, b.sha256) for b in made.bases] + [(p.path, p.bytes, p.sha256) for p in made.pieces]
         found = census.Census.of(made)
         wanted += [(found.path, found.bytes, found.sha256)] if found else []
@@ -144,15 +178,14 @@ def _check(arguments: argparse.Namespace) -> int:
             try:
                 read += sum(len(b) for b in backup_sets.check(arguments.store / "files" / name, size, sha256))
             except Damaged as why:
-                wrong += 1
-                _say("BACKUP_DAMAGED", why=why.cause, cure=why.cure)
+                tell(why)
     _say("BACKUP_CHECKED", files=files, bytes=read, damaged=wrong)
     return Code.DAMAGED if wrong else Code.OK
 
 
-def _planned(arguments: argparse.Namespace) -> tuple[Plan, list[backup_sets.Set]]:
-    sets = backup_sets.load(arguments.store)
-    return backup_plan.choose(sets, _moment(arguments.to, sets)), sets
+def _planned(arguments: argparse.Namespace) -> Plan:
+    sets = backup_sets.load(arguments.store, _tell)
+    return backup_plan.choose(sets, _moment(arguments.to, sets))
 
 
 def _moment(text: str, sets: list[backup_sets.Set]) -> int | None:
@@ -164,13 +197,13 @@ def _moment(text: str, sets: list[backup_sets.Set]) -> int | None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    _show("BACKUP_PLAN", _planned(arguments)[0])
+    _show("BACKUP_PLAN", _planned(arguments))
     return Code.OK
 
 
 def _restore(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
-    sets = backup_sets.load(arguments.store)
+    sets = backup_sets.load(arguments.store, _tell)
     without: frozenset[str] = frozenset()
     while True:
         plan = backup_plan.choose(sets, _moment(arguments.to, sets), without)
@@ -187,14 +220,18 @@ def _restore(arguments: argparse.Namespace) -> int:
             except Refused:
                 raise why from None
             _say(
-                "BACKUP_DAMAGED", why=why.cause, cure="an older base is used instead; bring this file back all the same"
+                "BACKUP_DAMAGED",
+                path=why.path,
+                why=why.cause,
+                cure="an older base is used instead; bring this file back all the same",
             )
     _show("BACKUP_RESTORED", plan, into=str(arguments.into), seconds=round(time.monotonic() - began, 3))
     return Code.OK
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    plan, sets = _planned(arguments)
+    sets = backup_sets.load(arguments.store, _tell)
+    plan = backup_plan.choose(sets, _moment(arguments.to, sets))
     if not (arguments.directory / "appendonlydir").is_dir():
         raise Refused(f"{arguments.directory} was not restored", "run `holdfast backup restore` first")
     verdict = backup_verify.verify(arguments.store, sets, plan, arguments.directory)
@@ -203,8 +240,10 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
+    if not (arguments.store / "sets").is_dir():
+        raise Refused(f"there is no backup in {arguments.store}", "name the directory that holds sets/ and files/")
     with alone(arguments.store):
-        gone, files = backup_prune.prune(arguments.store, time.time() - arguments.keep_hours * 3600)
+        gone, files = backup_prune.prune(arguments.store, time.time() - arguments.keep_hours * 3600, _tell)
     _say("BACKUP_PRUNED", sets=gone, files=files)
     return Code.OK
 

@@ -6,12 +6,13 @@ nowhere and go whole: a set goes when nothing it brought is needed any more. The
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import backup_plan, backup_sets
+from . import backup_plan, backup_sets, moments
 from .backup_sets import Set
 from .census import Census
+from .refusals import Damaged
 
 
 def needed(sets: Sequence[Set], limit: float) -> set[str]:
@@ -34,26 +35,45 @@ def left(sets: Sequence[Set], limit: float) -> list[Set]:
     staying = []
     for made in sets:
         brought = {p.path for p in made.pieces} | {b.path for b in made.bases}
-        if made.moment >= limit or made is sets[-1] or brought & kept or _tells(made, sets, kept):
+        wanted = made.moment >= limit or (made.doubt is not None and made.doubt[1] >= limit) or made is sets[-1]
+        if wanted or brought & kept or _tells(made, sets, kept):
             staying.append(made)
     return staying
 
 
-def prune(store: Path, limit: float) -> tuple[int, int]:
-    """(sets, files) that went."""
-    sets = backup_sets.load(store)
+def prune(store: Path, limit: float, tell: Callable[[Damaged], None]) -> tuple[int, int]:
+    """(sets, files) that went. Raises Refused if there is no backup.
+
+    Nothing goes while a set of after the limit is damaged: what it named, and what moments need that it told of, must
+    still be there when it is brought back. One of before the limit goes.
+    """
+    damaged: list[Path] = []
+
+    def note(why: Damaged) -> None:
+        damaged.append(Path(why.path))
+        tell(why)
+
+    named = backup_sets.load_named(store, note, brief=True)
+    if not named:
+        backup_sets.load(store, tell)  # says why
+    if any(moments.from_stamp(path.name) >= limit for path in damaged):
+        return 0, 0
+    sets = [made for _, made in named]
     staying = left(sets, limit)
-    for path, made in zip(backup_sets.paths(store), sets, strict=True):
-        if made not in staying:
-            path.unlink()  # first what names the files, so that a set never names what is not there
-    named = {p.path for s in staying for p in s.pieces} | {b.path for s in staying for b in s.bases}
-    named |= {c.path for c in map(Census.of, staying) if c}
+    for path in [path for path, made in named if made not in staying] + damaged:
+        path.unlink()  # first what names the files, so that a set never names what is not there
+    kept = _files(staying)
     files = 0
     for file in sorted((store / "files").rglob("*")):
-        if file.is_file() and str(file.relative_to(store / "files")) not in named:
+        if file.is_file() and str(file.relative_to(store / "files")) not in kept:
             file.unlink()
             files += 1
     return len(sets) - len(staying), files
+
+
+def _files(sets: Sequence[Set]) -> set[str]:
+    named = {p.path for s in sets for p in s.pieces} | {b.path for s in sets for b in s.bases}
+    return named | {c.path for c in map(Census.of, sets) if c}
 
 
 def _tells(made: Set, sets: Sequence[Set], kept: set[str]) -> bool:

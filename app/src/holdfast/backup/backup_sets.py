@@ -13,11 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from . import moments
 from .refusals import Damaged, Refused
 
 FORMAT = 1
@@ -85,6 +86,8 @@ def write(store: Path, name: str, made: Set) -> Path:
     text = json.dumps({"format": FORMAT, "sha256": hashlib.sha256(body.encode()).hexdigest()}) + "\n" + body + "\n"
     (store / "sets").mkdir(exist_ok=True, mode=0o700)
     path, draft = store / "sets" / f"{name}.json", store / "sets" / f".{name}.new"
+    while path.exists():  # a clock that went back
+        path = path.with_name(f"{path.stem}x.json")
     with draft.open("w", encoding="ascii") as out:
         out.write(text)
         out.flush()
@@ -102,8 +105,8 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def read(path: Path) -> Set:
-    """Raises Damaged if the file is not what was written."""
+def read(path: Path, brief: bool = False) -> Set:
+    """``brief``: of the marks of each piece only the highest. Raises Damaged if the file is not what was written."""
     try:
         head, body, rest = path.read_text(encoding="ascii").split("\n")
         about = json.loads(head)
@@ -113,7 +116,12 @@ def read(path: Path) -> Set:
             raise Refused(f"{path} has format {about['format']}", "use the version of holdfast that wrote it")
         data: dict[str, Any] = json.loads(body)
     except (ValueError, KeyError, TypeError):
-        raise Damaged(f"the set {path} is damaged", CURE) from None
+        raise Damaged(f"the set {path} is damaged", CURE, str(path)) from None
+    except OSError as problem:
+        raise Damaged(f"the set {path}: {problem.strerror}", CURE, str(path)) from None
+    if brief:
+        for piece in data["pieces"]:
+            piece["marks"] = [max(piece["marks"])] if piece["marks"] else []
     line, base, incrs = data["listing"]
     return Set(
         data["moment"],
@@ -134,14 +142,43 @@ def paths(store: Path) -> list[Path]:
     return sorted((store / "sets").glob("[0-9]*.json"))
 
 
-def load(store: Path) -> list[Set]:
+def load(store: Path, tell: Callable[[Damaged], None], brief: bool = False) -> list[Set]:
     """All sets, oldest first. Raises Refused if there is none, or they are of several nodes."""
-    found = [read(path) for path in paths(store)]
+    damaged: list[Damaged] = []
+
+    def note(why: Damaged) -> None:
+        damaged.append(why)
+        tell(why)
+
+    found = [made for _, made in load_named(store, note, brief)]
     if not found:
+        if damaged:
+            raise damaged[-1]
         raise Refused(f"there is no backup in {store}", "name the directory that holds sets/ and files/")
     nodes = sorted({s.node for s in found})
     if len(nodes) > 1:
         raise Refused(f"{store} holds backups of {', '.join(nodes)}", "keep a store for each node")
+    return found
+
+
+def load_named(store: Path, tell: Callable[[Damaged], None], brief: bool = False) -> list[tuple[Path, Set]]:
+    """A set that is damaged is left out, and ``tell`` is told: it may have said that moments since the set before it
+    cannot be told apart, so they are in doubt up to the next one."""
+    found: list[tuple[Path, Set]] = []
+    missed = False
+    for path in paths(store):
+        try:
+            made = read(path, brief)
+        except Damaged as why:
+            tell(why)
+            missed = True
+            continue
+        if missed:
+            since = found[-1][1].moment if found else moments.from_stamp(made.listing[0])
+            low, high = made.doubt or (since, made.moment)
+            made = replace(made, doubt=(min(low, since), max(high, made.moment)))
+            missed = False
+        found.append((path, made))
     return found
 
 

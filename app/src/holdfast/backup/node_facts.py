@@ -5,13 +5,19 @@ from __future__ import annotations
 import queue
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .. import __version__, scripts
 from ..link import Failed, NodeLink, Outcome, plain_command
 from ..settings import BootstrapSettings
+from . import aof_files
 from .refusals import Code, Refused
 
+#: The role `redis_node` writes the node's name into it.
+OWNER = ".node-id"
+#: There from the end of a full resync until the rewrite after it is through; its commands have no base before.
+FOLLOWING = "temp-appendonly.aof.incr"
 GUARD_FIELDS = ("state", "region", "node", "region_epoch", "membership_epoch", "incarnation")
 _LOOK: tuple[tuple[Any, ...], ...] = (
     ("TIME",),
@@ -29,6 +35,26 @@ class NodeFacts:
 
     moment: float
     facts: dict[str, Any]
+
+    def refuse_other(self, node: str, data: Path) -> None:
+        """Raises Refused if ``data`` or the answers are of another node. A follower has the guard of its primary."""
+        mark = data / OWNER
+        owner = mark.read_text(encoding="utf-8", errors="replace").strip() if mark.exists() else node
+        if owner != node:
+            raise Refused(f"{data} belongs to {owner}, not to {node}", "name this node's own data directory (--data)")
+        said = self.facts.get("guard", {}).get("node", node)
+        if said != node and self.facts.get("role") == "master":
+            raise Refused(
+                f"what answers as {node} says that it is {said}", "look at NODES: it leads to another node than it says"
+            )
+
+    def refuse_unless_whole(self, data: Path) -> None:
+        """Raises Refused while the files are those of before a full resync: what the node has is not in them yet."""
+        if self.facts.get("rewriting") and (data / aof_files.DIRECTORY / FOLLOWING).exists():
+            raise Refused(
+                "the node follows a new history, which is not in its append-only file yet",
+                "wait until the rewrite is through (aof_rewrite_in_progress:0) and collect again",
+            )
 
 
 class NodeTalk:
@@ -80,6 +106,8 @@ class NodeTalk:
                 "redis": about.get("redis_version", ""),
                 "run_id": about.get("run_id", ""),
                 "role": about.get("role", ""),
+                "master_link": about.get("master_link_status"),
+                "rewriting": "1" in (about.get("aof_rewrite_in_progress"), about.get("aof_rewrite_scheduled")),
                 "keys": int(size),
                 "guard": {n: v.decode("utf-8", "replace") for n, v in zip(GUARD_FIELDS, guard, strict=True) if v},
                 "sentinel": beat.decode("ascii", "replace") if beat else None,
