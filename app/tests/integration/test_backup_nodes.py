@@ -42,7 +42,7 @@ def test_bad_input_is_refused_before_anything_changes(
     (tmp_path / ".r.restoring" / "half").mkdir(parents=True)  # of one that was killed
     assert backups.restore("newest", into).code == 0
     assert not (tmp_path / ".r.restoring").exists()
-    assert sorted(p.name for p in into.iterdir()) == ["appendonlydir"]
+    assert sorted(p.name for p in into.iterdir()) == ["appendonlydir", "restored.json"]
     assert backups.restore("newest", into).refused("not an empty directory")
     assert backups.verify("newest", into).refused("no census")
     other = Backups(backups.cluster, backups.store, "db_g2")
@@ -97,3 +97,11 @@ def test_a_follower_is_backed_up_but_not_while_its_file_lacks_its_new_history(tm
         assert [e["keys"] >= 500 for e in listed.events if e["event"] == "BACKUP_SET"] == [False, True]
     finally:
         cluster.stop()
+
+
+def test_the_scratch_redis_is_the_first_to_go_without_memory_and_says_why_it_did_not_start(tmp_path: Path) -> None:
+    with ScratchNode(tmp_path) as node:
+        assert Path(f"/proc/{node._process.pid}/oom_score_adj").read_text() == "1000\n"
+    (tmp_path / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
+    with pytest.raises(Refused, match="does not load"), ScratchNode(tmp_path):
+        pass

@@ -230,10 +230,19 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    sets = backup_sets.load(arguments.store, _tell)
-    plan = backup_plan.choose(sets, _moment(arguments.to, sets))
+    sets, told = backup_sets.load(arguments.store, _tell), backup_restore.plan_of(arguments.directory)
+    moment = _moment(arguments.to, sets)
+    if moment is None and told.get("newest") is True:
+        # What was the newest when it was restored; backups may have come since.
+        sets = [made for made in sets if made.moment <= told["moment"]] or sets
+    plan = backup_plan.choose(sets, moment)
     if not (arguments.directory / "appendonlydir").is_dir():
         raise Refused(f"{arguments.directory} was not restored", "run `holdfast backup restore` first")
+    if not plan.made(told):
+        raise Refused(
+            f"{arguments.directory} holds another restore than that to {moments.shown(plan.moment)}",
+            f"give the moment that it was restored to ({backup_restore.TOLD} in it says which)",
+        )
     verdict = backup_verify.verify(arguments.store, sets, plan, arguments.directory)
     _say("BACKUP_VERIFIED" if not verdict.wrong_count else "BACKUP_DIFFERS", **asdict(verdict))
     return Code.DIFFERS if verdict.wrong_count else Code.OK

@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from . import moments
 from .backup_sets import Base, Piece, Set
@@ -44,6 +45,25 @@ class Plan:
     @property
     def bytes(self) -> int:
         return (self.base.bytes if self.base else 0) + sum(p.take for p in self.parts)
+
+    def told(self) -> dict[str, Any]:
+        """What a restored directory says of itself."""
+        return {
+            "moment": self.moment,
+            "newest": self.newest,
+            "line": self.line,
+            "base": self.base.name if self.base else None,
+            "parts": [[p.incr, p.take] for p in self.parts],
+        }
+
+    def made(self, told: dict[str, Any]) -> bool:
+        """``told`` is of this plan, or of one on an older base that ends in the same place."""
+        mine, theirs = self.told(), told.get("parts")
+        if any(told.get(word) != mine[word] for word in ("moment", "newest", "line")) or not isinstance(theirs, list):
+            return False
+        ours, theirs = ([part for part in parts if part[1:] != [0]] for parts in (mine["parts"], theirs))
+        both = min(len(ours), len(theirs))
+        return ours == theirs or (both > 0 and ours[-both:] == theirs[-both:])
 
 
 @dataclass(slots=True)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from .. import scripts
 from ..guard import RECOVERING
@@ -23,6 +25,8 @@ from .refusals import Damaged, Refused
 
 #: Room for what Redis writes at its start, and for the file system's own needs.
 SPARE_SHARE, SPARE_BYTES = 0.1, 16 * 1024 * 1024
+#: Says of what moment the directory is; `verify` wants it.
+TOLD = "restored.json"
 BASE, INCR = "appendonly.aof.1.base", "appendonly.aof.{}.incr.aof"
 
 
@@ -111,7 +115,22 @@ def _build(store: Path, plan: Plan, draft: Path, incarnation: str) -> int:
         written += _write(directory / name, chunks, last)
     _write(directory / MANIFEST, iter([aof_files.manifest_text(base, names).encode()]))
     backup_sets.sync_directory(directory)
+    _write(draft / TOLD, iter([(json.dumps(plan.told()) + "\n").encode()]))
     return written
+
+
+def plan_of(directory: Path) -> dict[str, Any]:
+    """What ``restore`` wrote beside the files. Raises Refused."""
+    path = directory / TOLD
+    try:
+        told = json.loads(path.read_text(encoding="ascii"))
+        if isinstance(told, dict) and isinstance(told.get("moment"), int | float):
+            return told
+    except (OSError, ValueError):
+        pass
+    raise Refused(
+        f"{directory} was not restored: {path} does not say what it holds", "run `holdfast backup restore` first"
+    )
 
 
 def _pieces(store: Path, plan: Plan, number: int) -> Iterator[bytes]:

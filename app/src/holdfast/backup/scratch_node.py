@@ -5,6 +5,7 @@ It follows nobody, rewrites nothing, and loads the files as a node would: with A
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -32,6 +33,8 @@ class ScratchNode:
             raise Refused("there is no redis-server here", "install redis-server (Debian), version 7 or later")
         self._program, self._directory = program, directory
         self.load_sec = 0.0
+        self._socket: socket.socket | None = None
+        self._file: BinaryIO
 
     def __enter__(self) -> ScratchNode:
         self._private = Path(tempfile.mkdtemp(prefix="holdfast-scratch-"))
@@ -40,6 +43,8 @@ class ScratchNode:
         with log.open("wb") as out:
             command = [self._program, "--dir", str(self._directory.resolve()), "--unixsocket", str(path), *_OPTIONS]
             self._process = subprocess.Popen(command, stdout=out, stderr=out)  # noqa: S603 - no shell, our own words
+        with contextlib.suppress(OSError):  # if memory runs out, this one goes and no node
+            Path(f"/proc/{self._process.pid}/oom_score_adj").write_text("1000", encoding="ascii")
         try:
             while True:
                 if self._process.poll() is not None:
@@ -62,21 +67,22 @@ class ScratchNode:
         return self
 
     def _answers(self, path: Path) -> bool:
+        made = socket.socket(socket.AF_UNIX)
         try:
-            self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.settimeout(STOP_SEC)
-            self._socket.connect(str(path))
-            self._file: BinaryIO = self._socket.makefile("rb")
+            made.settimeout(STOP_SEC)
+            made.connect(str(path))
+            self._socket, self._file = made, made.makefile("rb")
             return bool(self.ask((("PING",),)) == [b"PONG"])
         except (OSError, Refused):
-            self._socket.close()
+            made.close()
             return False
 
     def __exit__(self, *_exception: object) -> None:
         self._stop()
 
     def _stop(self) -> None:
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
         self._process.terminate()
         try:
             self._process.wait(STOP_SEC)
@@ -91,6 +97,8 @@ class ScratchNode:
         for command in commands:
             words = [w if isinstance(w, bytes) else str(w).encode() for w in command]
             out += b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
+        if self._socket is None:
+            raise Refused("the scratch node does not run", "use it inside `with`")
         self._socket.sendall(out)
         return [self._reply() for _ in commands]
 
