@@ -206,6 +206,30 @@ def test_a_damaged_base_is_replaced_by_an_older_one():
     assert node.holds(other) == node.holds(plan)
 
 
+def test_the_highest_mark_of_each_piece_is_enough_but_for_the_one_that_is_cut():
+    looked: list[Piece] = []
+    lost = 0
+    for seed in range(6):
+        node = lived(seed)
+        whole = {p.path: p.marks for s in node.sets for p in s.pieces}
+        brief = [
+            replace(s, pieces=tuple(replace(p, marks=(max(p.marks),) if p.marks else ()) for p in s.pieces))
+            for s in node.sets
+        ]
+
+        def marks(piece: Piece, whole: dict = whole) -> tuple:
+            looked.append(piece)
+            return whole[piece.path]
+
+        for asked, to in enumerate(range(START + 1, int(node.now) + 1), 1):
+            plan, other = backup_plan.choose(node.sets, to), backup_plan.choose(brief, to, marks=marks)
+            assert plan.told() == other.told()
+            assert len(looked) <= asked
+            lost += plan.told() != backup_plan.choose(brief, to).told()
+        looked.clear()
+    assert lost  # control: without the one that is cut
+
+
 def test_newest_is_all_there_is():
     node = lived(6)
     plan = backup_plan.choose(node.sets, None)
@@ -284,6 +308,15 @@ def test_a_mark_of_the_future_tells_nothing_once_another_line_began():
     younger = _line(START + 30, START, ((START + 35, 600),), START + 40)
     with pytest.raises(Refused):
         backup_plan.choose([older, younger], START + 100)
+
+
+def test_pruning_keeps_a_doubt_that_reaches_beyond_the_limit():
+    node = lived(9)
+    first = node.sets[0]
+    limit = node.now - 3
+    assert first not in backup_prune.left(node.sets, limit)
+    node.sets[0] = replace(first, doubt=(first.moment, limit + 1))
+    assert node.sets[0] in backup_prune.left(node.sets, limit)
 
 
 def test_pruning_takes_something():

@@ -81,6 +81,22 @@ def test_a_retired_file_that_was_not_read_to_its_end_is_kept(node: FakeNode):
     assert not list(node.store.glob("held/2*/x.1.incr.aof"))
 
 
+def test_it_is_kept_also_when_another_line_began(node: FakeNode):
+    node.write("a")
+    node.append(command("SET", "b", "1")[:-4])
+    line = node.collect().listing[0]
+    node.incr.unlink()
+    node._open()
+    node._list([f"file {node.incr.name} seq 1 type i"])
+    node.clock += 1
+    assert node.collect().listing[0] != line
+    assert (node.store / "held" / line / "x.1.incr.aof").exists()
+    (node.store / "held" / line / "x.1.incr.aof").unlink()
+    node.clock += 1
+    node.collect()
+    assert not (node.store / "held" / line).exists()
+
+
 def test_one_damaged_set_costs_its_own_time_only(node: FakeNode):
     seconds = []
     for number in range(5):

@@ -62,12 +62,12 @@ def verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, version: 
     monkeypatch.setattr(backup_verify, "ScratchNode", lambda _directory: Restored(version))
     monkeypatch.setattr(backup_verify.censuses, "rows", lambda *_what: iter([row]))
     # The heartbeat of the older line is younger than what was restored: it is not asked for.
-    sets = [noted(OLD, START + 7000, str(int(START + 7000) * 1000)), noted(NEW, START + 7200, str(int(START) * 1000))]
+    sets = [noted(OLD, START + 7000, str(int(START + 7000) * 1000)), noted(NEW, START + 7290, str(int(START) * 1000))]
     return backup_verify.verify(tmp_path, sets, Plan(to, newest, NEW, None, ()), tmp_path)
 
 
 def test_an_ap_version_of_after_the_moment_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    to = math.floor(START) + 7300
+    to = math.floor(START) + 7295
     at = f"00000001.{to * 1000 + 1000:012x}0000.db_g1"
     late = verdict(tmp_path, monkeypatch, "ap:a", at, to)
     assert late.wrong_count == 1

@@ -184,8 +184,14 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _planned(arguments: argparse.Namespace) -> Plan:
-    sets = backup_sets.load(arguments.store, _tell)
-    return backup_plan.choose(sets, _moment(arguments.to, sets))
+    sets = backup_sets.load(arguments.store, _tell, brief=True)
+    return _choose(arguments, sets, _moment(arguments.to, sets))
+
+
+def _choose(
+    arguments: argparse.Namespace, sets: list[backup_sets.Set], to: int | None, without: frozenset[str] = frozenset()
+) -> Plan:
+    return backup_plan.choose(sets, to, without, backup_sets.all_marks(arguments.store))
 
 
 def _moment(text: str, sets: list[backup_sets.Set]) -> int | None:
@@ -203,10 +209,10 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _restore(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
-    sets = backup_sets.load(arguments.store, _tell)
+    sets = backup_sets.load(arguments.store, _tell, brief=True)
     without: frozenset[str] = frozenset()
     while True:
-        plan = backup_plan.choose(sets, _moment(arguments.to, sets), without)
+        plan = _choose(arguments, sets, _moment(arguments.to, sets), without)
         try:
             backup_restore.restore(arguments.store, plan, arguments.into, secrets.token_hex(16))
             break
@@ -216,7 +222,7 @@ def _restore(arguments: argparse.Namespace) -> int:
                 raise
             without |= {plan.base.path}
             try:
-                backup_plan.choose(sets, _moment(arguments.to, sets), without)
+                _choose(arguments, sets, _moment(arguments.to, sets), without)
             except Refused:
                 raise why from None
             _say(
@@ -230,12 +236,12 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    sets, told = backup_sets.load(arguments.store, _tell), backup_restore.plan_of(arguments.directory)
+    sets, told = backup_sets.load(arguments.store, _tell, brief=True), backup_restore.plan_of(arguments.directory)
     moment = _moment(arguments.to, sets)
     if moment is None and told.get("newest") is True:
         # What was the newest when it was restored; backups may have come since.
         sets = [made for made in sets if made.moment <= told["moment"]] or sets
-    plan = backup_plan.choose(sets, moment)
+    plan = _choose(arguments, sets, moment)
     if not (arguments.directory / "appendonlydir").is_dir():
         raise Refused(f"{arguments.directory} was not restored", "run `holdfast backup restore` first")
     if not plan.made(told):

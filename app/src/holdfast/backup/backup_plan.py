@@ -13,7 +13,8 @@ a second after T is). It holds because
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,8 @@ from typing import Any
 from . import moments
 from .backup_sets import Base, Piece, Set
 from .refusals import Refused
+
+Marks = Callable[[Piece], tuple[tuple[int, int], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +92,14 @@ class Chain:
     def parts(self) -> list[Part]:
         return self.run.parts[self.at :]
 
-    def marks(self) -> list[tuple[int, int, int]]:
-        """(second, number of the part, offset in its file)."""
-        return [(s, i, at) for i, part in enumerate(self.parts) for p in part.pieces for s, at in p.marks]
+    def cut(self, to: int, marks: Marks) -> tuple[int, int] | None:
+        """Where the first mark of ``to`` or later is: number of the part, offset in its file. Of each piece the highest
+        mark is enough, but for the one in which that is."""
+        for number, part in enumerate(self.parts):
+            for piece in part.pieces:
+                if any(second >= to for second, _ in piece.marks):
+                    return number, next(at for second, at in marks(piece) if second >= to)
+        return None
 
 
 @dataclass(slots=True)
@@ -192,8 +200,14 @@ def _without_hole(pieces: list[Piece]) -> list[Piece]:
     return kept
 
 
-def choose(sets: Sequence[Set], to: int | None, without: frozenset[str] = frozenset()) -> Plan:
-    """``to``: a moment in whole seconds, None: the newest there is. Raises Refused."""
+def choose(
+    sets: Sequence[Set],
+    to: int | None,
+    without: frozenset[str] = frozenset(),
+    marks: Marks = operator.attrgetter("marks"),
+) -> Plan:
+    """``to``: a moment in whole seconds, None: the newest there is. ``marks``: all those of a piece, where ``sets`` has
+    only the highest. Raises Refused."""
     usable = chains(sets, without)
     if to is None:
         newest = max(sets, key=lambda s: s.moment)
@@ -220,7 +234,7 @@ def choose(sets: Sequence[Set], to: int | None, without: frozenset[str] = frozen
         )
     # The newest base has the least to replay; one that began in this very second may hold some of it: rather not.
     chain = max(good, key=lambda c: (c.line, c.first < to, c.first))
-    cut = next(((i, at) for second, i, at in chain.marks() if second >= to), None)
+    cut = chain.cut(to, marks)
     if cut is None:
         return Plan(to, False, chain.line, chain.base, tuple(chain.parts))
     parts = [*chain.parts[: cut[0]], _shortened(chain.parts[cut[0]], cut[1])]

@@ -10,6 +10,7 @@ Everything under sets/ and files/ is written once, so a tool that copies it off 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -180,6 +181,20 @@ def load_named(store: Path, tell: Callable[[Damaged], None], brief: bool = False
             missed = False
         found.append((path, made))
     return found
+
+
+def all_marks(store: Path) -> Callable[[Piece], tuple[tuple[int, int], ...]]:
+    """Of a piece of sets that were read ``brief``. Raises Damaged if its set is gone or damaged by now."""
+
+    def find(piece: Piece) -> tuple[tuple[int, int], ...]:
+        for path in reversed(paths(store)):
+            with contextlib.suppress(Damaged):
+                for other in read(path).pieces:
+                    if (other.path, other.sha256) == (piece.path, piece.sha256):
+                        return other.marks
+        raise Damaged(f"no set in {store} names {piece.path} any more", CURE)
+
+    return find
 
 
 def blocks(path: Path, size: int) -> Iterator[bytes]:
