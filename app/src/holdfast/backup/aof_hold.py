@@ -119,6 +119,9 @@ class Hold:
 
     def _begin(self) -> str:
         """Lines sort by their names: also where the clock went back, the new one is the last."""
+        for line in self.lines()[-1:]:
+            with contextlib.suppress(OSError):
+                (self.held / line).rmdir()  # one that came to nothing, or each try would leave one
         made = self.store / "files"
         known = [p.name for p in (made.iterdir() if made.is_dir() else ()) if p.name[0].isdigit()] + self.lines()
         newest = max((moments.from_stamp(line) for line in known), default=0.0)

@@ -60,7 +60,8 @@ def prune(store: Path, limit: float, tell: Callable[[Damaged], None]) -> tuple[i
         return 0, 0
     sets = [made for _, made in named]
     staying = left(sets, limit)
-    for path in [path for path, made in named if made not in staying] + damaged:
+    stays = {id(made) for made in staying}
+    for path in [path for path, made in named if id(made) not in stays] + damaged:
         path.unlink()  # first what names the files, so that a set never names what is not there
     kept = _files(staying)
     files = 0
