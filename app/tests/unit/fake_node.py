@@ -39,6 +39,7 @@ class FakeNode:
         self.marked, self.number = 0, 0
         self.told: list[Damaged] = []
         self.base: Path | None = None
+        self.on_answer: Callable[[], None] = lambda: None
         self._open()
         self._list([f"file {self.incr.name} seq 1 type i"])
 
@@ -94,8 +95,12 @@ class FakeNode:
 
     def collect(self, census: Callable[[], dict[str, Any]] = dict) -> Set:
         with self.at_its_time():
-            work = Collect(self.data, self.store, "n", lambda: NodeFacts(self.clock, dict(self.facts)))
-            return work.run(census, self.told.append)[0]
+            return Collect(self.data, self.store, "n", self._answer).run(census, self.told.append)[0]
+
+    def _answer(self) -> NodeFacts:
+        clock = self.clock
+        self.on_answer()
+        return NodeFacts(clock, dict(self.facts))
 
     def sets(self) -> list[Set]:
         told: list[Damaged] = []

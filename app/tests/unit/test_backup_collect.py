@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from fake_node import START, FakeNode
@@ -102,6 +103,43 @@ def test_a_clock_that_went_back_between_two_backups_is_in_doubt_though_nothing_w
     node.collect()
     node.clock -= 1800
     assert node.collect().doubt == (pytest.approx(START + 1800 - 900), pytest.approx(START + 3600))
+
+
+def collect_at(node: FakeNode, uptime: float, boot: str = "b"):
+    with mock.patch("holdfast.backup.backup_collect.boot", return_value=(boot, uptime)):
+        return node.collect()
+
+
+def test_a_clock_that_came_less_far_than_the_machine_went_back(node: FakeNode):
+    """Though it is ahead of the last backup, and of all marks: nobody wrote while it was ahead."""
+    node.write("a")
+    collect_at(node, 1000)
+    node.clock += 300
+    assert collect_at(node, 1300).doubt is None
+    node.clock += 2000 - 60
+    assert collect_at(node, 3300).doubt == (pytest.approx(START + 240 - 900), pytest.approx(START + 300 + 2000 + 10))
+    node.clock += 298.5
+    assert collect_at(node, 3600).doubt is None  # within what clocks may differ
+    # An answer that took 15 seconds to come is no sign of it.
+    node.clock += 300
+    uptime = [3900]
+    node.on_answer = lambda: uptime.append(3915)
+    with mock.patch("holdfast.backup.backup_collect.boot", side_effect=lambda: ("b", uptime[-1])):
+        assert node.collect().doubt is None
+    node.on_answer = lambda: None
+    node.clock += 300
+    assert collect_at(node, 4200).doubt is None
+    node.clock += 10
+    assert collect_at(node, 9000, "another start").doubt is None
+
+
+def test_the_doubt_reaches_back_to_the_last_backup_however_long_ago_it_was(node: FakeNode):
+    node.write("a")
+    collect_at(node, 1000)
+    node.clock -= 7200
+    assert collect_at(node, 6000).doubt == (pytest.approx(START - 7200 - 5000 - 900), pytest.approx(START + 5010))
+    node.clock += 10
+    assert collect_at(node, 4000, "another start").doubt[0] == pytest.approx(node.clock - 4000 - 900)
 
 
 def test_a_mark_smaller_than_one_before_is_in_doubt(node: FakeNode):

@@ -28,6 +28,7 @@ from .refusals import Damaged, Refused
 TAIL_BYTES = 4096
 #: So long a backup waits for a prune, and a prune for a backup with its census.
 ALONE_SEC = 30.0
+CLOCK = time.CLOCK_BOOTTIME
 
 
 class Rewound(Exception):
@@ -63,6 +64,11 @@ def alone(store: Path) -> Iterator[None]:
         yield
 
 
+def boot() -> tuple[str, float]:
+    """Which start of this machine it is, and how long ago in seconds, whatever its clock says."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(), time.clock_gettime(CLOCK)
+
+
 class Collect:
     def __init__(self, data: Path, store: Path, node: str, look: Callable[[], NodeFacts]) -> None:
         """``look`` asks the node."""
@@ -79,22 +85,24 @@ class Collect:
                 raise Refused(f"{self._store} holds backups of {sets[-1].node}", "give each node a store of its own")
             self._hold.take()
             more = census()
+            started = boot()
             seen = self._look()
-            seen.facts.update(more)
+            seen.facts.update(more, boot=boot())
             seen.refuse_unless_whole(self._data)
             # Only now: files that are listed after the node's answer hold all that it ran before it.
             held = self._hold.take()
             try:
-                return self._collect(sets, held, seen)
+                return self._collect(sets, held, seen, started)
             except Rewound:
-                return self._collect(sets, self._hold.take(anew=True), seen)
+                return self._collect(sets, self._hold.take(anew=True), seen, started)
 
-    def _collect(self, sets: list[Set], held: Held, node: NodeFacts) -> tuple[Set, Path]:
+    def _collect(self, sets: list[Set], held: Held, node: NodeFacts, started: tuple[str, float]) -> tuple[Set, Path]:
         found = _Found([], [], [])
         noted: list[tuple[str, str | None, tuple[str, ...]]] = []
         for line in sorted(held.names):
             noted += [(line, base, incrs) for base, incrs in held.seen[line]]
             self._line(line, sets, held, found)
+        found.new.boot, found.new.uptime = started
         doubt = backup_doubt.doubt(sets, held.line, node.moment, found.new)
         anew = bool(sets) and sets[-1].listing[0] != held.line
         facts: dict[str, Any] = {
