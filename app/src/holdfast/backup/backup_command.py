@@ -121,7 +121,9 @@ def _collect(arguments: argparse.Namespace) -> int:
     )
     if made.facts["new_line"]:
         _say(
-            "BACKUP_LINE_BEGAN", line=made.listing[0], why="the directory shares no file with what was backed up before"
+            "BACKUP_LINE_BEGAN",
+            line=made.listing[0],
+            why="the directory shares no file with what was held, or a note of the watch was torn",
         )
     if not watched:
         _say(
