@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import killed, load, refused, runbook
+from rotations import killed, load, refused, runbook
 
 USERS = {"service": "redis_service_password", "operator": "redis_operator_password", "replica": "redis_replica_password"}
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
 from clients import ROOT, USERS_ENVIRONMENT, Client, play, wait_until_ready
 
 
@@ -45,6 +44,7 @@ def killed(name: str, at: str, **variables: object) -> None:
 @contextmanager
 def load(lab) -> Iterator[None]:
     """Clients of every edge and face; each got through many requests, and none of them failed."""
+    wait_until_ready(lab)
     clients = [Client(lab, edge, mode) for edge in lab.edges for mode in ("cp", "ap")]
     for client in clients:
         client.start()
@@ -63,8 +63,3 @@ def load(lab) -> Iterator[None]:
     for client in clients:
         assert client.done > seconds, "the client did not get through enough requests"
         assert not client.failed, (client.edge["zone"], client.mode, len(client.failed), client.failed[:3])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ready(lab):
-    wait_until_ready(lab)

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from conftest import killed, load, refused, runbook
+from rotations import killed, load, refused, runbook
 
 PORTS = {"lab-a1": [5001, 5002], "lab-b1": [5001, 5002], "lab-c1": [5001, 5002], "lab-dr1": [5001, 5002], "lab-ops1": [5000]}
 NODES = {"lab-a1": [6379], "lab-b1": [6379], "lab-c1": [6379], "lab-dr1": [6379, 6380, 6381]}
