@@ -45,7 +45,7 @@ def up(_: list[str]) -> int:
         lab = _create(report)
         serving = any(roundtrip.health(edge, "cp") == "ready" for edge in roundtrip.edges(lab)) if paths.CA_FILE.exists() else False
         with report.step("Run playbooks/site.yml") as step:
-            step.note = site.converge(report, step, first_time=not serving)
+            step.note = site.converge(report, step, lab, first_time=not serving)
         with report.step("Heal nodes that lost their data") as step:
             step.note = nodes.heal(report, lab)
         with report.step("Write and read through every zone") as step:

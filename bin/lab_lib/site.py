@@ -6,6 +6,7 @@ import re
 import time
 
 from . import paths
+from .hosts import Lab
 from .report import Problem, Report, Step, last_lines
 
 FAILED = re.compile(r"^(?:\[ERROR\]: |fatal: |failed: )(.*)")
@@ -62,12 +63,26 @@ class Watcher:
         self.play_started = now
 
 
-def converge(report: Report, step: Step, first_time: bool) -> str:
-    """Run site.yml; on hosts that serve nothing yet all zones at once, else one after the other. Returns a note."""
+def batches(lab: Lab) -> list[int]:
+    """How many zones to work on at a time, in the inventory's order: neighbours of different regions, never two zones of one."""
+    sizes: list[int] = []
+    regions: set[str] = set()
+    for host in lab.hosts:
+        if not host.serves:
+            continue
+        if not sizes or host.region in regions:
+            sizes.append(0)
+            regions = set()
+        sizes[-1] += 1
+        regions.add(host.region)
+    return sizes
+
+
+def converge(report: Report, step: Step, lab: Lab, first_time: bool) -> str:
+    """Run site.yml; on hosts that serve nothing yet all zones at once, else one of a region after the other. Returns a note."""
     watcher = Watcher(step)
     command = [f"{paths.VENV}/bin/ansible-playbook", "playbooks/site.yml", "-i", "inventories/lab"]
-    if first_time:
-        command += ["-e", "rollout_hosts_at_once=100%"]
+    command += ["-e", json.dumps({"rollout_hosts_at_once": "100%" if first_time else batches(lab)})]
     code = report.stream(command, watcher.line, cwd=paths.ROOT, env=playbook_environment())
     if code != 0:
         where = f" on {', '.join(watcher.failed)}" if watcher.failed else ""

@@ -173,3 +173,12 @@ def test_unknown_inventory_or_host_stops_the_playbook(arguments, said):
         [ROOT / ".venv/bin/ansible-playbook", "playbooks/site.yml", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode != 0 and said in done.stdout + done.stderr
+
+
+def test_never_two_zones_of_one_region_at_a_time():
+    def lab(*regions: str) -> hosts.Lab:
+        return hosts.Lab("", "", [hosts.Host(str(n), "", "", region, bool(region)) for n, region in enumerate(regions)])
+
+    assert site.batches(lab("east", "east", "east", "west", "")) == [1, 1, 2]
+    assert site.batches(lab("east", "west", "east", "west")) == [2, 2]
+    assert site.batches(lab("east", "east", "", "west", "west")) == [1, 2, 1]

@@ -75,7 +75,7 @@ def test_lab_command_makes_a_lost_host_anew_and_heals_its_node(lab):
 
 
 def yardstick() -> float:
-    """Seconds that a fixed piece of work takes on two cores of this machine now; 3 to 4 where the README's figures come from."""
+    """Seconds that a fixed piece of work takes on two cores now; 2.3 where the README's figures come from, when nothing else runs."""
     work = [sys.executable, "-c", "s = 0\nfor i in range(30_000_000): s += i"]
     started = time.monotonic()
     for process in [subprocess.Popen(work) for _ in range(2)]:
@@ -84,7 +84,7 @@ def yardstick() -> float:
 
 
 def test_lab_command_on_a_lab_that_is_up_changes_nothing(lab):
-    """In under 90 seconds, or, on a machine slower than the README's, 30 yardsticks of that moment. The better of two runs counts."""
+    """In under 90 seconds, or, on a machine slower than the README's, 39 yardsticks of that moment. The better of two runs counts."""
     runs, before = [], yardstick()
     for _ in range(2):
         started = time.monotonic()
@@ -94,7 +94,7 @@ def test_lab_command_on_a_lab_that_is_up_changes_nothing(lab):
         assert "changed=0" in done.stdout
         runs.append((seconds / ((before + after) / 2), seconds))
         before = after
-        if seconds < 90 or runs[-1][0] < 30:
+        if seconds < 90 or runs[-1][0] < 39:
             break
     print("bin/lab on a lab that is up:", ", ".join(f"{seconds:.0f} s, {ratio:.1f} yardsticks" for ratio, seconds in runs))
-    assert min(seconds for _, seconds in runs) < 90 or min(runs)[0] < 30, runs
+    assert min(seconds for _, seconds in runs) < 90 or min(runs)[0] < 39, runs
