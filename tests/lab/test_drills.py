@@ -203,7 +203,14 @@ sys.path.insert(0, {str(ROOT / "bin")!r})
 from lab_lib.report import Report
 Report("x", 1, Path(".")).stream([sys.executable, "-c", {runbook!r}], print)
 """
-    process = subprocess.Popen([sys.executable, "-c", command], cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", command],
+        cwd=tmp_path,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background of a shell were told to ignore it
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     end = time.monotonic() + 20
     while not (tmp_path / "begun").exists() and time.monotonic() < end:
         time.sleep(0.05)
