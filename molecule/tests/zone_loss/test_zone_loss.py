@@ -84,7 +84,8 @@ def yardstick() -> float:
 
 
 def test_lab_command_on_a_lab_that_is_up_changes_nothing(lab):
-    """In under 90 seconds, or, on a machine slower than the README's, 39 yardsticks of that moment. The better of two runs counts."""
+    """In under 90 seconds, which are 39 yardsticks where the README's figures come from. Times vary there by a third from run to run, and a
+    machine may be slower: 50 yardsticks of that moment are enough. The better of two runs counts."""
     runs, before = [], yardstick()
     for _ in range(2):
         started = time.monotonic()
@@ -94,7 +95,7 @@ def test_lab_command_on_a_lab_that_is_up_changes_nothing(lab):
         assert "changed=0" in done.stdout
         runs.append((seconds / ((before + after) / 2), seconds))
         before = after
-        if seconds < 90 or runs[-1][0] < 39:
+        if seconds < 90 or runs[-1][0] < 50:
             break
     print("bin/lab on a lab that is up:", ", ".join(f"{seconds:.0f} s, {ratio:.1f} yardsticks" for ratio, seconds in runs))
-    assert min(seconds for _, seconds in runs) < 90 or min(runs)[0] < 39, runs
+    assert min(seconds for _, seconds in runs) < 90 or min(runs)[0] < 50, runs
