@@ -16,6 +16,8 @@ PASSWORDS = (
     "redis_replica_password",
     "registry_password",
     "pki_ca_passphrase",
+    "backup_repository_password",
+    "backup_server_secret",
 )
 ROLES = ("read", "write", "admin")
 
