@@ -75,14 +75,14 @@ def ops(lab):
 def backed_up(lab, ops):
     """Backups are deployed, data is there, and every node has been backed up after it."""
     wait_until_ready(lab)
-    prepared = play("playbooks/hosts.yml", "--tags", "firewall,pki,docker_engine", variables=WANTED)
-    assert prepared.returncode == 0, prepared.stdout[-4000:]
-    deployed = play("playbooks/backup.yml", variables=WANTED)
-    assert deployed.returncode == 0, deployed.stdout[-4000:]
     client = lab.client()
     for number in range(50):
         client.post(f"{lab.edges[0]['cp']}/write/backed-up-{number}", data=str(number), timeout=5).raise_for_status()
         client.post(f"{lab.edges[0]['ap']}/write/backed-up-{number}", data=str(number), timeout=5).raise_for_status()
+    prepared = play("playbooks/hosts.yml", "--tags", "firewall,pki,docker_engine", variables=WANTED)
+    assert prepared.returncode == 0, prepared.stdout[-4000:]
+    deployed = play("playbooks/backup.yml", variables=WANTED)
+    assert deployed.returncode == 0, deployed.stdout[-4000:]
     for name in lab.serving:
         for node in nodes(lab.host(name)):
             lab.host(name).check_output(f"systemctl start holdfast-backup@{node}")
