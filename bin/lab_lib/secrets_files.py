@@ -16,6 +16,7 @@ PASSWORDS = (
     "redis_replica_password",
     "registry_password",
     "pki_ca_passphrase",
+    "redis_backup_password",
     "backup_repository_password",
     "backup_server_secret",
 )

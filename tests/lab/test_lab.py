@@ -96,7 +96,7 @@ def test_a_reader_that_has_had_enough_is_no_error(command):
 
 
 def test_secrets_are_made_once_strong_and_private(state):
-    assert secrets_files.make() == "11 made"
+    assert secrets_files.make() == "12 made"
     first = {place: place.read_text() for place in state.rglob("*") if place.is_file()}
     assert secrets_files.make() == "there"
     assert first == {place: place.read_text() for place in state.rglob("*") if place.is_file()}

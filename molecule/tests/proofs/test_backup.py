@@ -81,6 +81,8 @@ def backed_up(lab, ops):
         client.post(f"{lab.edges[0]['ap']}/write/backed-up-{number}", data=str(number), timeout=5).raise_for_status()
     prepared = play("playbooks/hosts.yml", "--tags", "firewall,pki,docker_engine", variables=WANTED)
     assert prepared.returncode == 0, prepared.stdout[-4000:]
+    given = play("playbooks/zones.yml", "--tags", "redis_node", variables=WANTED)
+    assert given.returncode == 0, given.stdout[-4000:]
     deployed = play("playbooks/backup.yml", variables=WANTED)
     assert deployed.returncode == 0, deployed.stdout[-4000:]
     for name in lab.serving:
