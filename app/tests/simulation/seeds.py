@@ -98,6 +98,14 @@ def run_seeds(run: Run, wanted: int, controls: frozenset[str] = frozenset(), mos
     return total
 
 
+def find_violation(face: str, run: Run, control: str, most: int) -> tuple[int, str]:
+    """The first seed at which a control breaks a promise, and what it broke; fails if none of ``most`` seeds does."""
+    controls = frozenset({control})
+    total = run_seeds(run, most, controls, most)
+    assert total.problems, f"{control}: no violation in {most} seeds"
+    return min(total.problems)[0], explain(face, total, controls)
+
+
 def explain(face: str, total: Total, controls: frozenset[str] = frozenset()) -> str:
     seed, problem = min(total.problems)
     arguments = " ".join(f"'{c}'" for c in sorted(controls))
