@@ -1,8 +1,10 @@
 """The stages of bin/test."""
 
+import contextlib
 import re
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 from . import machine, paths, site
@@ -61,7 +63,10 @@ def main(arguments: list[str], usage: str) -> int:
     try:
         with report.step("Have what the tests need") as step:
             step.note = _prepare(report)
+        ahead = _images_ahead() if "molecule" in chosen else None
         for name in chosen:
+            if ahead and name == "molecule":
+                ahead.join()
             try:
                 with report.step(name) as step:
                     step.note = _run(report, step, name)
@@ -93,6 +98,25 @@ def _prepare(report: Report) -> str:
     if not any(shutil.which(name) for name in ("chromium-headless-shell", "chromium")):  # opens the reports of drills
         machine.install(report, ["chromium-headless-shell", "fonts-dejavu-core"])
     return note
+
+
+def _images_ahead() -> threading.Thread:
+    """Have the engine and the images of the lab's hosts meanwhile, which is mostly waiting for packages.
+
+    What fails here fails again, and is told, in the stage that needs them.
+    """
+
+    def make() -> None:
+        with contextlib.suppress(Problem, OSError):
+            machine.check()
+            report = Report("images", 1)
+            machine.engine(report)
+            machine.base_image(report)
+            machine.host_image(report)
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    return thread
 
 
 def _run(report: Report, step: Step, name: str) -> str:
