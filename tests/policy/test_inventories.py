@@ -10,7 +10,7 @@ from conftest import ROOT, SECRET, Break, break_tree, ids, load
 
 REFERENCE = re.compile(r"\{\{ (\w+) \}\}")
 LOOKS_SECRET = re.compile(r"[0-9a-fA-F]{16,}|(?=\S*\d)(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/_=-]{20,}|-----BEGIN .*", re.S)
-LAB_ONLY = {"all/lab.yml", "lab/connection.yml"}
+LAB_ONLY = {"lab/connection.yml"}
 FOR_EXAMPLES = re.compile(r"192\.0\.2\.\d+|198\.51\.100\.\d+|203\.0\.113\.\d+|127\.0\.0\.1")
 
 
@@ -118,7 +118,7 @@ GROUP_VARS = "inventories/production/group_vars"
 LAMP = f"{GROUP_VARS}/all/lamp.yml"
 GOOD = {
     "inventories/lab/group_vars/all/lamp.yml": "",
-    "inventories/lab/group_vars/all/lab.yml": "",
+    "inventories/lab/group_vars/lab/connection.yml": "",
     "inventories/production/hosts.yml": "all: {hosts: {a.example.net: {ansible_host: 192.0.2.1}}}\n",
     "inventories/production/README.md": "| `vault_lamp_password` | x |\n",
     LAMP: 'lamp_password: "{{ vault_lamp_password }}"\nlamp_user: bob\nlamp_image: "{{ lamp_images.a }}"\n',
