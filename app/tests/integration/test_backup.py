@@ -118,6 +118,50 @@ def test_a_restored_node_does_not_vote_before_repair(backups: Backups, tmp_path:
     app.stop()
 
 
+def test_data_that_comes_back_does_not_vote_before_repair(backups: Backups, tmp_path: Path) -> None:
+    """Put aside, and back after others were written: marked, the node is recovering. The control is the same without."""
+    cluster, node, aside = backups.cluster, backups.node, tmp_path / "aside"
+    app = cluster.run("serve")
+    assert app.write("kept", "1").status == 200
+    for marked in (False, True):
+        node.kill()
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(backups.data, aside)
+        node.start()
+        assert app.write("later", f"{marked}").status == 200
+        node.kill()
+        if marked:
+            assert backups.run("mark", "--directory", aside).code == 0
+        shutil.rmtree(backups.data)
+        shutil.copytree(aside, backups.data)
+        node.start()
+        said = cluster.bootstrap()[1]["nodes"]["db_g1"]["state"]
+        assert said == ("recovering" if marked else "member")
+    assert node.client().exists("cp:kept")
+    assert repair(cluster, "db_g1")[0] == 0
+    assert cluster.bootstrap()[1]["nodes"]["db_g1"]["state"] == "member"
+    assert app.read("later").json["value"] == "True"
+    assert node.client().hget("cp:later", "v") == b"True"
+    app.stop()
+
+
+def test_what_cannot_be_marked_is_refused(backups: Backups, tmp_path: Path) -> None:
+    """A command more behind half a command would make Redis refuse the file, or worse, read it as its argument."""
+    assert backups.run("mark", "--directory", tmp_path).refused("No such file")
+    backups.node.kill()
+    try:
+        shutil.copytree(backups.data, tmp_path / "torn")
+        path = max((tmp_path / "torn/appendonlydir").glob("*.incr.aof"))
+        path.write_bytes(path.read_bytes() + b"*3\r\n$3\r\nSET\r\n$1\r\na")
+        before = path.read_bytes()
+        assert backups.run("mark", "--directory", tmp_path / "torn").refused("ends in the middle of a command", 5)
+        assert path.read_bytes() == before
+        (path.parent / "appendonly.aof.manifest").write_text("")
+        assert backups.run("mark", "--directory", tmp_path / "torn").refused("lists no incremental file")
+    finally:
+        backups.node.start()
+
+
 def test_verify_compares_every_key_and_notices_one(backups: Backups, tmp_path: Path) -> None:
     client, into = backups.node.client(), tmp_path / "r"
     for number in range(40):

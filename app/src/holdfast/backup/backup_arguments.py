@@ -38,6 +38,8 @@ def add_arguments(backup: argparse.ArgumentParser) -> None:
         _in_the_store(command)
         command.add_argument("--to", required=True, metavar="MOMENT", help="as 2026-05-01T10:14:59Z, or newest")
     restore.add_argument("--into", type=Path, required=True, metavar="DIR", help="must not exist, or be empty")
+    mark = commands.add_parser("mark", help="a data directory that comes back: its node will not vote before a repair")
+    mark.add_argument("--directory", type=Path, required=True, metavar="DIR", help="no node may run on it")
     verify.add_argument("--directory", type=Path, required=True, metavar="DIR", help="what was restored")
 
 

@@ -256,6 +256,12 @@ def _verify(arguments: argparse.Namespace) -> int:
     return Code.DIFFERS if verdict.wrong_count else Code.OK
 
 
+def _mark(arguments: argparse.Namespace) -> int:
+    path = backup_restore.mark(arguments.directory, secrets.token_hex(16), "put back as it was before")
+    _say("BACKUP_MARKED", file=str(path))
+    return Code.OK
+
+
 def _prune(arguments: argparse.Namespace) -> int:
     if not (arguments.store / "sets").is_dir():
         raise Refused(f"there is no backup in {arguments.store}", "name the directory that holds sets/ and files/")
@@ -291,4 +297,5 @@ _ACTIONS = {
     "plan": _plan,
     "restore": _restore,
     "verify": _verify,
+    "mark": _mark,
 }

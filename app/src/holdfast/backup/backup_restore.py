@@ -141,6 +141,36 @@ def _pieces(store: Path, plan: Plan, number: int) -> Iterator[bytes]:
             left -= min(left, len(block))
 
 
+def mark(directory: Path, incarnation: str, reason: str) -> Path:
+    """For a data directory that was put aside and comes back: the node forgot what was written since, so it must not
+    vote. Appends the same command as a restore does; returns the file. May be done twice. Raises Refused and Damaged.
+
+    The node must not run on ``directory``.
+    """
+    place = directory / DIRECTORY
+    try:
+        listing = aof_files.parse_manifest((place / MANIFEST).read_text(encoding="ascii", errors="replace"))
+    except OSError as problem:
+        raise Refused(f"{place / MANIFEST}: {problem.strerror}", "name a node's data directory") from None
+    if not listing.incrs:
+        raise Refused(f"{place / MANIFEST} lists no incremental file", "this was no node that ran; restore it instead")
+    path = place / listing.incrs[-1]
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        whole = aof_files.scan(file, 0, size).end
+        if whole != size:
+            raise Damaged(
+                f"{path} ends in the middle of a command: {size - whole} bytes after the last whole one",
+                "let `redis-check-aof --fix` cut it on a copy, or restore the node from the others",
+                str(path),
+            )
+        file.seek(size)
+        file.write(_mark(incarnation, reason))
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
 def _write(path: Path, chunks: Iterator[bytes], last: bytes = b"") -> int:
     with path.open("wb") as out:
         for block in chunks:
@@ -151,9 +181,9 @@ def _write(path: Path, chunks: Iterator[bytes], last: bytes = b"") -> int:
         return out.tell()
 
 
-def _mark(incarnation: str) -> bytes:
+def _mark(incarnation: str, reason: str = "restored from a backup") -> bytes:
     """The guard of a node that must not vote, as Redis writes commands to its file."""
-    guard = (scripts.GUARD, "state", RECOVERING, "incarnation", incarnation, "reason", "restored from a backup")
+    guard = (scripts.GUARD, "state", RECOVERING, "incarnation", incarnation, "reason", reason)
     return _command("SELECT", "0") + _command("HSET", *guard) + _command("HDEL", scripts.GUARD, "confirmed")
 
 
