@@ -119,7 +119,7 @@ def test_a_restored_node_does_not_vote_before_repair(backups: Backups, tmp_path:
 
 
 def test_data_that_comes_back_does_not_vote_before_repair(backups: Backups, tmp_path: Path) -> None:
-    """Put aside, and back after others were written: marked, the node is recovering. The control is the same without."""
+    """Put aside, and back after others were written: marked, it is recovering. The control is the same without."""
     cluster, node, aside = backups.cluster, backups.node, tmp_path / "aside"
     app = cluster.run("serve")
     assert app.write("kept", "1").status == 200

@@ -1,0 +1,156 @@
+"""Role restore at work on real nodes: three of the service's test cluster, of which one is a container of a `docker` that a script plays.
+
+The script runs holdfast from this checkout, and the node through the start guard of its image.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "app/tests/integration"))
+
+from backups import Backups  # noqa: E402
+from cluster import PASSWORD, Cluster  # noqa: E402
+
+DOCKER = r"""#!/usr/bin/python3
+import json, os, pathlib, signal, subprocess, sys, time
+place = pathlib.Path(__file__).parent
+told = json.loads((place / "told.json").read_text())
+with (place / "calls").open("a") as out:
+    out.write(" ".join(sys.argv[1:]) + "\n")
+name, words = told["node"], sys.argv[2:]
+pid_file = place / "pid"
+def holdfast(arguments):
+    env = told["env"] | {"PYTHONPATH": told["src"]}
+    sys.exit(subprocess.run([told["python"], "-m", "holdfast", *arguments], env=env, cwd="/").returncode)
+def running():
+    return pid_file.exists() and pathlib.Path("/proc", pid_file.read_text().strip(), "exe").exists()
+match sys.argv[1]:
+    case "run":
+        holdfast(words[words.index(told["image"]) + 1 :])
+    case "exec" if words[0] == "app_cp_1":
+        holdfast(words[2:])
+    case "exec":
+        if not running():
+            sys.exit("the container is not running")
+        to = [] if "-h" in words else ["-h", "127.0.0.1", "-p", str(told["port"])]
+        command = ["redis-cli", "--user", "tester", "--no-auth-warning", *to, *words[2:]]
+        sys.exit(subprocess.run(command, env=os.environ | {"REDISCLI_AUTH": told["password"]}).returncode)
+    case "inspect" if words[-1] == name:
+        print("running" if running() else "exited")
+    case "inspect":
+        print("/app_cp_1 " + (place / "since").read_text() + "\n/" + name + " now")
+    case "ps":
+        if "status=restarting" in words:
+            print("x" if not running() else "", end="")
+    case "logs":
+        print((place / "log").read_text())
+    case "stop":
+        if running():
+            pid = int(pid_file.read_text())
+            os.kill(pid, signal.SIGTERM)
+            while running():
+                time.sleep(0.02)
+    case "start":
+        data = pathlib.Path(told["data"]) / name
+        script = pathlib.Path(told["guard"]).read_text().replace("/data", str(data)).replace("sleep 2", "true")
+        script = script.replace("/etc/redis/redis.conf", str(place / "redis.conf"))
+        with (place / "log").open("a") as log:
+            done = subprocess.run(["sh", "-c", script], env=os.environ | {"REDIS_NODE_ID": name}, stdout=log, stderr=log)
+"""
+
+PLAY = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+"""
+
+
+class Restores:
+    """The node db_g1 belongs to the played docker; the others run as they are."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster, self.node = cluster, cluster.nodes["db_g1"]
+        self.place, self.data = cluster.root / "docker", cluster.root / "redis"
+        self.store, self.own = cluster.root / "backup", cluster.root / "redis/db_g1"
+        self.place.mkdir()
+        self.data.mkdir()
+        self.node.kill()
+        shutil.move(self.node.directory / "data", self.own)
+        (self.own / ".node-id").write_text("db_g1\n")
+        self.backups = Backups(cluster, self.store / "db_g1")
+        self.backups.data = self.own
+        (self.place / "docker").write_text(DOCKER)
+        (self.place / "docker").chmod(0o755)
+        (self.place / "since").write_text("then")
+        told = {"node": "db_g1", "image": "holdfast@sha256:0", "data": str(self.data), "port": self.node.port, "password": PASSWORD}
+        told |= {"env": cluster.env("cp"), "src": str(ROOT / "app/src"), "python": sys.executable}
+        told |= {"guard": str(ROOT / "roles/redis_node/files/image/redis-node")}
+        (self.place / "told.json").write_text(json.dumps(told))
+        lines = (self.node.directory / "redis.conf").read_text().splitlines()
+        lines = [line for line in lines if not line.startswith(("dir ", "daemonize"))]
+        lines += [f"dir {self.own}", "daemonize yes", f"pidfile {self.place}/pid", f"logfile {self.place}/log"]
+        (self.place / "redis.conf").write_text("\n".join(lines) + "\n")
+        self.docker("start", "db_g1")
+        self.node.wait()
+
+    def docker(self, *arguments: str) -> str:
+        done = subprocess.run([str(self.place / "docker"), *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def stop(self) -> None:
+        self.docker("stop", "db_g1")
+
+    def lose(self) -> None:
+        """The data directory is gone, and the node with it."""
+        self.stop()
+        shutil.rmtree(self.own)
+
+    def state(self) -> str | None:
+        return self.cluster.bootstrap("--check")[1]["nodes"]["db_g1"]["state"]
+
+    def kept(self) -> list[str]:
+        return sorted(path.name for path in self.data.iterdir() if ".before-" in path.name)
+
+    def tree(self) -> dict[str, Any]:
+        """What is on the disk of the host: the same before and after a refusal. What Redis appends to its file does not count."""
+        return {str(path): path.stat().st_ino for place in (self.data, self.store) for path in sorted(place.rglob("*"))}
+
+    def play(self, *verbs: str, check: bool = False, **variables: Any) -> tuple[int, str]:
+        """Run these task files of the role, one after the other."""
+        tasks = "".join(f"    - ansible.builtin.import_role: {{name: restore, tasks_from: {verb}}}\n" for verb in verbs)
+        (self.cluster.root / "play.yml").write_text(PLAY + tasks)
+        given = {
+            "restore_nodes": ["db_g1"],
+            "restore_host_nodes": [self._address("db_g1")],
+            "restore_peers": [self._address("db_g2"), self._address("db_g3")],
+            "restore_image": "holdfast@sha256:0",
+            "restore_data_directory": str(self.data),
+            "restore_store_directory": str(self.store),
+            "restore_start_timeout_seconds": 20,
+            "__restore_log": str(self.cluster.root / "repair.log"),
+            "ansible_python_interpreter": sys.executable,
+            **variables,
+        }
+        env = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        env |= {
+            "PATH": f"{self.place}:{os.environ['PATH']}",
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
+            "ANSIBLE_STRATEGY": "linear",
+        }
+        playbook = [str(ROOT / ".venv/bin/ansible-playbook"), str(self.cluster.root / "play.yml"), "-i", "localhost,"]
+        command = [*playbook, "-e", json.dumps(given)]
+        done = subprocess.run([*command, *(["--check"] if check else [])], cwd=self.cluster.root, env=env, capture_output=True, text=True)
+        return done.returncode, re.sub(r"\s+", " ", done.stdout + done.stderr)
+
+    def _address(self, name: str) -> dict[str, Any]:
+        return {"name": name, "host": "localhost", "address": "127.0.0.1", "port": self.cluster.nodes[name].port}
