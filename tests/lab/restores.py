@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "app/tests/integration"))
 
-from backups import Backups  # noqa: E402
+from backups import Backups, moment, next_second  # noqa: E402
 from cluster import PASSWORD, Cluster  # noqa: E402
 
 DOCKER = r"""#!/usr/bin/python3
@@ -28,7 +28,11 @@ name, words = told["node"], sys.argv[2:]
 pid_file = place / "pid"
 def holdfast(arguments):
     env = told["env"] | {"PYTHONPATH": told["src"]}
-    sys.exit(subprocess.run([told["python"], "-m", "holdfast", *arguments], env=env, cwd="/").returncode)
+    done = subprocess.run([told["python"], "-m", "holdfast", *arguments], env=env, cwd="/", stdout=subprocess.PIPE, text=True)
+    # With the file there, every plan is of more than any disk has room for.
+    huge = arguments[:2] == ["backup", "plan"] and (place / "huge").exists()
+    print(done.stdout.replace('"bytes": ', '"bytes": 1' + "0" * 18) if huge else done.stdout, end="")
+    sys.exit(done.returncode)
 def running():
     return pid_file.exists() and pathlib.Path("/proc", pid_file.read_text().strip(), "exe").exists()
 match sys.argv[1]:
@@ -42,10 +46,14 @@ match sys.argv[1]:
         to = [] if "-h" in words else ["-h", "127.0.0.1", "-p", str(told["port"])]
         command = ["redis-cli", "--user", "tester", "--no-auth-warning", *to, *words[2:]]
         sys.exit(subprocess.run(command, env=os.environ | {"REDISCLI_AUTH": told["password"]}).returncode)
-    case "inspect" if words[-1] == name:
+    case "inspect" if words[-1] in ("db_g1", "db_g2", "db_g9") and "State.Status" in words[1]:
+        if words[-1] == "db_g9":
+            sys.exit("no such container")
         print("running" if running() else "exited")
     case "inspect":
-        print("/app_cp_1 " + (place / "since").read_text() + "\n/" + name + " now")
+        # With the file there, it says another time whenever it is asked.
+        print("/app_cp_1", time.time() if (place / "started_again").exists() else "then")
+        print("/" + name, time.time())
     case "ps":
         if "status=restarting" in words:
             print("x" if not running() else "", end="")
@@ -89,7 +97,6 @@ class Restores:
         self.backups.data = self.own
         (self.place / "docker").write_text(DOCKER)
         (self.place / "docker").chmod(0o755)
-        (self.place / "since").write_text("then")
         told = {"node": "db_g1", "image": "holdfast@sha256:0", "data": str(self.data), "port": self.node.port, "password": PASSWORD}
         told |= {"env": cluster.env("cp"), "src": str(ROOT / "app/src"), "python": sys.executable}
         told |= {"guard": str(ROOT / "roles/redis_node/files/image/redis-node")}
@@ -130,8 +137,8 @@ class Restores:
         (self.cluster.root / "play.yml").write_text(PLAY + tasks)
         given = {
             "restore_nodes": ["db_g1"],
-            "restore_host_nodes": [self._address("db_g1")],
-            "restore_peers": [self._address("db_g2"), self._address("db_g3")],
+            "restore_host_nodes": [self.address("db_g1")],
+            "restore_peers": [self.address("db_g2"), self.address("db_g3")],
             "restore_image": "holdfast@sha256:0",
             "restore_data_directory": str(self.data),
             "restore_store_directory": str(self.store),
@@ -152,5 +159,29 @@ class Restores:
         done = subprocess.run([*command, *(["--check"] if check else [])], cwd=self.cluster.root, env=env, capture_output=True, text=True)
         return done.returncode, re.sub(r"\s+", " ", done.stdout + done.stderr)
 
-    def _address(self, name: str) -> dict[str, Any]:
+    def address(self, name: str) -> dict[str, Any]:
         return {"name": name, "host": "localhost", "address": "127.0.0.1", "port": self.cluster.nodes[name].port}
+
+
+class Repository:
+    """restic's own, on this machine: what differs from the deployment's is the way to it."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        place.mkdir()
+        (place / "repository").write_text(str(place / "kept"))
+        for name in ("right", "wrong"):
+            (place / name).write_text(name)
+        subprocess.run([*self.restic()[:-1], "init"], check=True, capture_output=True)
+
+    def restic(self, password: str = "right") -> list[str]:
+        given = {"repository-file": self.place / "repository", "password-file": self.place / password, "cache-dir": self.place / "cache"}
+        return ["restic", *[f"--{name}={value}" for name, value in given.items()], "--quiet", "--no-lock"]
+
+    def keep(self, store: Path) -> None:
+        subprocess.run(
+            [*self.restic()[:-1], "backup", "--tag", store.name, f"{store}/sets", f"{store}/files"], check=True, capture_output=True
+        )
+
+
+__all__ = ["ROOT", "Cluster", "Repository", "Restores", "moment", "next_second"]

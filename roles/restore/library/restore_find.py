@@ -105,7 +105,7 @@ def shown(stamp: str) -> str:
 
 
 def choose(snapshots: list[dict[str, Any]], to: str) -> list[dict[str, Any]]:
-    """The copies worth a look, the best first: for a moment the second one made after it, as what the first one copied was collected before."""
+    """The copies worth a look, the best first: for a moment the second one made after it, as the first may have been collected before."""
     ordered = sorted(snapshots, key=lambda snapshot: seconds(snapshot["time"]))
     if to == "newest":
         return ordered[-1:]
@@ -143,7 +143,7 @@ class Find:
     def restic(self, *arguments: str) -> str:
         done = run([*self.wanted["restic"], *arguments])
         if done.returncode == WRONG_PASSWORD or "wrong password" in done.stderr:
-            cure = "set backup_repository_password to the one it was made with, of which a copy is kept elsewhere, and run playbooks/backup.yml"
+            cure = "set backup_repository_password to the one it was made with (a copy is kept elsewhere) and run playbooks/backup.yml"
             raise Refused("the repository's password on this host is wrong", cure)
         if done.returncode == NO_REPOSITORY:
             raise Refused(
@@ -158,11 +158,11 @@ class Find:
         if not all(os.path.exists(name) for name in files):
             raise Refused(
                 f"there is no backup of {self.node} here, and no access to the repository",
-                "run playbooks/backup.yml, if there ever was one",
+                "run playbooks/backup.yml; or let the other nodes fill it (to=nothing)",
             )
         snapshots = json.loads(self.restic("snapshots", "--json", "--tag", self.node) or "[]")
         if not snapshots:
-            raise Refused(f"there is no backup of {self.node} in this host's repository", "-e to=nothing lets the other nodes fill it")
+            raise Refused(f"there is no backup of {self.node} in this host's repository", "let the other nodes fill it (to=nothing)")
         newest = max((snapshot["time"] for snapshot in snapshots), key=seconds)
         if not (candidates := choose(snapshots, self.to)):
             raise Refused(f"{self.to} is after the newest backup ({shown(newest)})", "choose an earlier moment, or newest")
@@ -170,10 +170,10 @@ class Find:
         for snapshot in candidates:
             store = os.path.commonpath(snapshot["paths"])
             with scratch() as place:
-                self.restic("restore", f"{snapshot['id']}:{store}/sets", "--target", str(place / "sets"))
+                self.restic("restore", snapshot["id"], "--include", f"{store}/sets", "--target", str(place))
                 run(["chown", "-R", f"{OWNER}:{OWNER}", str(place)])
                 try:
-                    planned = self.plan(place, place)
+                    planned = self.plan(Path(f"{place}{store}"), place)
                 except Refused as why:
                     refusal = refusal or why
                     continue
