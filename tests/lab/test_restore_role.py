@@ -87,6 +87,19 @@ def test_an_exchange_that_was_interrupted_is_gone_on_with(restores):
     assert code != 0 and "is there already: nothing is ever overwritten" in said
 
 
+def test_what_cannot_be_made_leaves_nothing_behind_and_the_node_at_work(restores):
+    restores.node.client().set("cp:x", "1")
+    restores.backups.collect()
+    [piece] = [path for path in (restores.store / "db_g1/files").rglob("*.incr.aof.*") if path.stat().st_size > 0]
+    piece.write_bytes(b"x" * piece.stat().st_size)
+    code, said = restores.play("find", "make", "swap")
+    assert code != 0 and "its checksum differs" in said and "Nothing was stopped or exchanged, and what was half made is removed" in said, (
+        said
+    )
+    assert [path.name for path in (restores.data / ".restore").iterdir()] == []
+    assert restores.state() == "member" and restores.kept() == []
+
+
 def test_check_mode_changes_nothing(restores):
     restores.backups.collect()
     before = restores.tree()
