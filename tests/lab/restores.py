@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "app/tests/integration"))
 
 from backups import Backups, moment, next_second  # noqa: E402
-from cluster import PASSWORD, Cluster  # noqa: E402
+from cluster import PASSWORD, TOKENS, App, Cluster  # noqa: E402
 
 DOCKER = r"""#!/usr/bin/python3
 import json, os, pathlib, signal, subprocess, sys, time
@@ -74,8 +74,7 @@ match sys.argv[1]:
 """
 
 PLAY = """
-- hosts: localhost
-  connection: local
+- hosts: zones
   gather_facts: false
   tasks:
 """
@@ -134,9 +133,30 @@ class Restores:
     def play(self, *verbs: str, check: bool = False, **variables: Any) -> tuple[int, str]:
         """Run these task files of the role, one after the other."""
         tasks = "".join(f"    - ansible.builtin.import_role: {{name: restore, tasks_from: {verb}}}\n" for verb in verbs)
-        (self.cluster.root / "play.yml").write_text(PLAY + tasks)
+        path = self.cluster.root / "play.yml"
+        path.write_text(PLAY + tasks)
+        given = {"restore_nodes": ["db_g1"], **variables}
+        return self._ansible(path, *(["--check"] if check else []), **given)
+
+    def runbook(self, faces: dict[str, App], *arguments: str, **variables: Any) -> tuple[int, str]:
+        """Run restore_node.yml itself, for the one host that there is here; `faces`: where its client writes and reads."""
+        (self.cluster.root / "token").write_text(TOKENS["boss"])
+        settings = {
+            "ansible_become": False,
+            "evidence_directory": str(self.cluster.root / "evidence"),
+            "evidence_lock_file": str(self.cluster.root / "locks/runbook.lock"),
+            "drill_directory": str(self.cluster.root),
+            "drill_urls": {mode: f"http://127.0.0.1:{app.port}" for mode, app in faces.items()},
+            # Without TLS there is no authority to name.
+            "__drill_client_arguments": ["--token-file", str(self.cluster.root / "token")],
+            "drill_ca_file": str(self.cluster.root / "token"),
+            "drill_authorization_file": str(self.cluster.root / "token"),
+        }
+        given = {"host": "here", "node": "db_g1", "confirm": "db_g1", "reason": "a try of the runbook", **settings, **variables}
+        return self._ansible(ROOT / "runbooks/restore_node.yml", *arguments, **given)
+
+    def _ansible(self, playbook: Path, *arguments: str, **variables: Any) -> tuple[int, str]:
         given = {
-            "restore_nodes": ["db_g1"],
             "restore_host_nodes": [self.address("db_g1")],
             "restore_peers": [self.address("db_g2"), self.address("db_g3")],
             "restore_image": "holdfast@sha256:0",
@@ -148,16 +168,15 @@ class Restores:
             **variables,
         }
         env = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-        env |= {
-            "PATH": f"{self.place}:{os.environ['PATH']}",
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
-            "ANSIBLE_STRATEGY": "linear",
-        }
-        playbook = [str(ROOT / ".venv/bin/ansible-playbook"), str(self.cluster.root / "play.yml"), "-i", "localhost,"]
-        command = [*playbook, "-e", json.dumps(given)]
-        done = subprocess.run([*command, *(["--check"] if check else [])], cwd=self.cluster.root, env=env, capture_output=True, text=True)
+        env |= {"PATH": f"{self.place}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_STRATEGY": "linear"}
+        hosts = self.cluster.root / "hosts.yml"
+        hosts.write_text("all: {children: {zones: {hosts: {here: {ansible_connection: local}}}}}\n")
+        command = [str(ROOT / ".venv/bin/ansible-playbook"), str(playbook), "-i", str(hosts), "-e", json.dumps(given), *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
         return done.returncode, re.sub(r"\s+", " ", done.stdout + done.stderr)
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in sorted(self.cluster.root.glob("evidence/*/record.json"))]
 
     def address(self, name: str) -> dict[str, Any]:
         return {"name": name, "host": "localhost", "address": "127.0.0.1", "port": self.cluster.nodes[name].port}

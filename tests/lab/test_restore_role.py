@@ -122,14 +122,14 @@ def test_what_cannot_be_restored_is_refused_before_anything_changes(restores):
         "is before the first in the backups. Nothing was changed. Cure: choose a moment in": {"restore_to": "2020-01-01T00:00:00Z"},
         "2090-01-01T00:00:00Z is in the future": {"restore_to": "2090-01-01T00:00:00Z"},
         "to is 'yesterday'. Nothing was changed.": {"restore_to": "yesterday"},
-        "node is db_g9; localhost has db_g1. Nothing was changed": {"restore_nodes": ["db_g9"]},
+        "node is db_g9; here has db_g1. Nothing was changed": {"restore_nodes": ["db_g9"]},
         "db_g9 has no container on this host": {
             "restore_nodes": ["db_g9"],
             "restore_host_nodes": [{**restores.address("db_g2"), "name": "db_g9"}],
         },
         "restore_image names no digest": {"restore_image": ""},
         "undo is ''. Nothing was changed": {"verbs": ["undo_find"]},
-        "db_g1.before-never is not on localhost, or holds no data. Nothing was changed": {"verbs": ["undo_find"], "restore_undo": "never"},
+        "db_g1.before-never is not on here, or holds no data. Nothing was changed": {"verbs": ["undo_find"], "restore_undo": "never"},
     }.items():
         code, told = restores.play(*variables.pop("verbs", ["find"]), **variables)
         assert code != 0 and said in told, told

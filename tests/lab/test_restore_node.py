@@ -1,0 +1,76 @@
+"""runbooks/restore_node.yml from its first to its last phase, on real nodes: a restore, its inverse, and runs that are refused."""
+
+import os
+
+import pytest
+from restores import Cluster, Restores
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the role gives files to the node's user, which needs root")
+PHASES = ["Open", "Preflight", "Confirm", "Prepare", "Switch", "Verify", "Close"]
+
+
+@pytest.fixture(scope="module")
+def restores(tmp_path_factory):
+    cluster = Cluster(tmp_path_factory.mktemp("restores"))
+    for node in cluster.nodes.values():
+        node.extra = ["aof-timestamp-enabled yes"]
+    try:
+        cluster.start()
+        made = Restores(cluster)
+        yield made
+        made.stop()
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def faces(restores):
+    return {mode: restores.cluster.run("serve", mode) for mode in ("cp", "ap")}
+
+
+def test_a_lost_node_is_restored_and_what_a_run_kept_is_put_back(restores, faces):
+    assert faces["cp"].write("kept", "1").status == 200
+    restores.backups.collect()
+    restores.lose()
+    assert faces["cp"].write("meanwhile", "2").status == 200
+    code, said = restores.runbook(faces, to="newest")
+    assert code == 0, said
+    [record] = restores.records()
+    assert record["verdict"] == "passed" and [phase["title"] for phase in record["phases"]] == PHASES
+    assert record["facts"]["restored"]["source"] == "host" and record["facts"]["restored"]["moment"]
+    assert restores.state() == "member" and restores.kept() == []
+    assert restores.node.client().hget("cp:meanwhile", "v") == b"2"
+
+    code, said = restores.runbook(faces, to="nothing")
+    assert code == 0, said
+    assert restores.state() == "member" and restores.node.client().exists("cp:kept")
+    [kept] = restores.kept()
+    run = kept.removeprefix("db_g1.before-")
+    assert (restores.cluster.root / "evidence" / run / "record.json").is_file()
+
+    code, said = restores.runbook(faces, undo=run)
+    assert code == 0, said
+    assert f"its data becomes what run {run} kept" in said
+    assert restores.state() == "member" and restores.kept() != [kept] and len(restores.kept()) == 1
+
+
+def test_what_is_refused_changes_nothing(restores, faces):
+    """The control is the run that is not refused, at the end, in check mode."""
+    restores.backups.collect()
+    before = restores.tree()
+    for said, variables in {
+        "host is 'there'": {"host": "there", "to": "newest"},
+        "to is 'newest', undo is 'x'. Nothing was changed": {"to": "newest", "undo": "x"},
+        "to is '', undo is ''. Nothing was changed": {},
+        "node is db_g9; here has db_g1": {"node": "db_g9", "to": "newest"},
+        "node is not given; here has db_g1": {"node": "", "to": "newest"},
+        "is before the first in the backups": {"to": "2020-01-01T00:00:00Z"},
+        "'db_g7' is not 'db_g1', so nothing was changed": {"to": "newest", "confirm": "db_g7"},
+        "reason is ''": {"to": "newest", "reason": ""},
+    }.items():
+        code, told = restores.runbook(faces, **variables)
+        assert code != 0 and said in told, told
+    assert restores.tree() == before and restores.state() == "member"
+    code, told = restores.runbook(faces, "--check", to="newest")
+    assert code == 0 and "stop db_g1 of here for a moment" in told, told
+    assert restores.tree() == before
