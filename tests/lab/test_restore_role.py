@@ -79,6 +79,7 @@ def test_an_exchange_that_was_interrupted_is_gone_on_with(restores):
     restores.backups.collect()
     restores.stop()
     restores.own.rename(restores.data / "db_g1.before-first")  # between the two renames
+    restores.own.mkdir()  # by Docker, at a start
     code, said = restores.play("find", "make", "swap", restore_run="second")
     assert code == 0, said
     assert restores.kept() == ["db_g1.before-first"] and restores.state() == "recovering"

@@ -10,16 +10,15 @@ import time
 import uuid
 
 import pytest
-from clients import ROOT, play, wait_until_ready
+from backed_up import ACCESS, WANTED, deployed, nodes, with_nodes
+from clients import ROOT, play
 from regions import runbook
 
 KEEP = "/usr/local/lib/holdfast/holdfast-backup-keep"
 REPOSITORIES = "/srv/holdfast/restic"
-ACCESS = "/etc/holdfast/backup/restic"
 RESTIC = f"restic --repository-file {ACCESS}/repository --password-file {ACCESS}/password --cacert {ACCESS}/ca.pem --retry-lock 2m --quiet"
 #: On the operations host, as the server's user, who owns the files.
 LOCAL = f"runuser -u restic-rest-server -- restic --no-cache --retry-lock 2m --quiet -r {REPOSITORIES}"
-WANTED = {"backup_wanted": True}
 METRICS = "/var/lib/prometheus/node-exporter"
 
 # On a host with nodes: what its own credentials may do at the server. Prints method, path and status, one request each line.
@@ -54,15 +53,6 @@ def asked(host, *requests: str, stranger: bool = False) -> dict[str, int]:
     return {line.rsplit(" ", 1)[0]: int(line.rsplit(" ", 1)[1]) for line in said.splitlines()}
 
 
-def nodes(host) -> list[str]:
-    return host.check_output("docker ps --format '{{.Names}}' --filter name=^db_g").split()
-
-
-def with_nodes(lab) -> list[str]:
-    """The hosts with nodes, of both regions."""
-    return [name for name, host in lab.hosts.items() if host["zone"]]
-
-
 def as_server(ops, command: str) -> str:
     return f"cat /etc/holdfast/backup_server/repository_password | {LOCAL}/{command}"
 
@@ -77,28 +67,9 @@ def ops(lab):
 
 
 @pytest.fixture(scope="module")
-def backed_up(lab, ops):
-    """Backups are deployed, data is there, and every node has been backed up after it."""
-    wait_until_ready(lab)
-    client = lab.client()
-    for number in range(50):
-        client.post(f"{lab.edges[0]['cp']}/write/backed-up-{number}", data=str(number), timeout=5).raise_for_status()
-        client.post(f"{lab.edges[0]['ap']}/write/backed-up-{number}", data=str(number), timeout=5).raise_for_status()
-    prepared = play("playbooks/hosts.yml", "--tags", "firewall,pki,docker_engine", variables=WANTED)
-    assert prepared.returncode == 0, prepared.stdout[-4000:]
-    given = play("playbooks/zones.yml", "--tags", "redis_node", variables=WANTED)
-    assert given.returncode == 0, given.stdout[-4000:]
-    deployed = play("playbooks/backup.yml", variables=WANTED)
-    assert deployed.returncode == 0, deployed.stdout[-4000:]
-    for name in with_nodes(lab):
-        for node in nodes(lab.host(name)):
-            lab.host(name).check_output(f"systemctl start holdfast-backup@{node}")
-    yield
-    for name in with_nodes(lab):
-        for node in nodes(lab.host(name)):
-            lab.host(name).check_output(f"systemctl disable --now holdfast-backup@{node}.timer && docker rm -f backup_{node}")
-    ops.check_output("systemctl disable --now restic-rest-server holdfast-backup-keep.timer holdfast-restore-drill.timer")
-    play("playbooks/hosts.yml", "--tags", "firewall,docker_engine")
+def backed_up(lab):
+    with deployed(lab):
+        yield
 
 
 def test_a_second_run_changes_nothing_and_check_mode_works(backed_up):
