@@ -226,6 +226,20 @@ def test_a_repair_that_stops_is_said_and_can_be_started_again(restores):
     assert code == 0 and restores.state() == "member", said
 
 
+def test_a_node_that_votes_and_lacks_a_key_is_noticed(restores):
+    """And one that does not vote. The control is test_a_lost_node_comes_back_without_voting_and_is_healed."""
+    app = restores.cluster.run("serve")
+    assert app.write("a", "1").status == 200
+    app.stop()
+    restores.backups.collect()
+    restores.node.client().delete("cp:a")
+    code, said = restores.play("find", "verify", __restore_count_tries=1)
+    assert code != 0 and "db_g1: 0 keys; db_g2: 1 db_g3: 1" in said, said
+    assert restores.play("find", "make", "swap")[0] == 0
+    code, said = restores.play("find", "verify", __restore_count_tries=1)
+    assert code != 0 and "Read what the region's nodes say of themselves" in said, said
+
+
 def test_a_service_that_was_stopped_meanwhile_is_noticed(restores):
     restores.backups.collect()
     (restores.place / "started_again").touch()

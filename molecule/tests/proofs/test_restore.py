@@ -55,7 +55,7 @@ class Writers:
 
     def lost(self, unreplicated: tuple[float, float] = (0, 0)) -> list[tuple[str, str]]:
         """Acknowledged writes that another edge does not have. But for AP writes of `unreplicated`, which zone a's node alone had."""
-        missing, client = [], self.lab.client("read")
+        missing, client = [], self.lab.client()
         for writer in self.all:
             [other, *_] = [edge for edge in self.lab.edges if edge["zone"] != writer.edge["zone"]]
             for key, at in writer.acknowledged.items():
