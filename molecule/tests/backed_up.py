@@ -25,11 +25,7 @@ def deployed(lab) -> Iterator[None]:
     for number in range(50):
         client.post(f"{lab.edges[0]['cp']}/write/backed-up-{number}", data=str(number), timeout=5).raise_for_status()
         client.post(f"{lab.edges[0]['ap']}/write/backed-up-{number}", data=str(number), timeout=5).raise_for_status()
-    prepared = play("playbooks/hosts.yml", "--tags", "firewall,pki,docker_engine", variables=WANTED)
-    assert prepared.returncode == 0, prepared.stdout[-4000:]
-    given = play("playbooks/zones.yml", "--tags", "redis_node", variables=WANTED)
-    assert given.returncode == 0, given.stdout[-4000:]
-    made = play("playbooks/backup.yml", variables=WANTED)
+    made = play("playbooks/site.yml", variables=WANTED)
     assert made.returncode == 0, made.stdout[-4000:]
     for name in with_nodes(lab):
         for node in nodes(lab.host(name)):

@@ -80,8 +80,8 @@ def test_a_second_run_changes_nothing_and_check_mode_works(backed_up):
 
 
 def test_without_being_wanted_nothing_is_touched(lab):
-    refused = play("playbooks/backup.yml")
-    assert refused.returncode != 0 and "Set backup_wanted to true" in refused.stdout and "changed=0" in refused.stdout
+    done = play("playbooks/backup.yml")
+    assert done.returncode == 0 and not re.search(r"(ok|changed)=[1-9]", done.stdout), done.stdout[-2000:]
 
 
 def test_every_node_is_in_the_repository_and_its_metrics_say_when(lab, ops, backed_up):
