@@ -60,6 +60,10 @@ class Status:
     fenced_epoch: int | None = None
     #: Of a replica: for how long a running instance has seen no newer heartbeat than this, by its own clock.
     unchanged_sec: float | None = None
+    #: The moment to which its data was restored from a backup, as nobody has made a voter of it since; '' for none.
+    restored_to: str = ""
+    #: The region epoch from which on the region's whole history was cut back (region_adopt.py); 0: it never was.
+    history: int = 0
 
     @property
     def primary(self) -> bool:
@@ -79,6 +83,13 @@ class Status:
         if self.role != "replica" or self.heartbeat_ms is None or self.clock_ms is None:
             return None
         return max(0.0, (self.clock_ms - self.heartbeat_ms) / 1000, self.unchanged_sec or 0.0)
+
+    @property
+    def served_at(self) -> int:
+        """The region epoch at which its data was last written by the service; 0 without a guard."""
+        if self.guard is None:
+            return 0
+        return (self.fenced_epoch if self.guard.state == FENCED else 0) or self.guard.region_epoch
 
     def original(self, region: str, node: str) -> Guard | None:
         """Its guard, if it is a primary and no copy: of the node of that name in ``region``."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
+
+from .backup import moments
+from .backup.refusals import Refused
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -15,13 +18,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     unfence = actions.add_parser("unfence", help="a planned switch was given up before the other region was promoted")
     promote = actions.add_parser("promote", help="this region's nodes are primaries now: let it serve")
     promote.add_argument("--reason", default="promoted by hand", help="for the audit log and the guards")
+    adopt = actions.add_parser("adopt", help="all its nodes were put back to one moment: let this region serve again")
+    adopt.add_argument("--reason", default="adopted by hand", help="for the audit log and the guards")
+    put_back = adopt.add_mutually_exclusive_group(required=True)
+    put_back.add_argument(
+        "--to", type=_moment, metavar="MOMENT", help="to which `holdfast backup restore` brought all of them"
+    )
+    put_back.add_argument(
+        "--fenced-at", type=_epoch, metavar="N", help="the inverse: they have the data of before again"
+    )
     settle = actions.add_parser("settle", help="end what follows a promotion now, and not in the background")
-    for action in (promote, settle):
+    for action in (promote, adopt, settle):
         action.add_argument("--without", metavar="NODE", action="append", default=[], help="it is gone for good")
     confirm = actions.add_parser(
         "confirm", help="nodes were started and nobody is there to say that this region still serves"
     )
-    for action in (fence, unfence, promote, confirm):
+    for action in (fence, unfence, promote, adopt, confirm):
         action.add_argument("--epoch", type=_epoch, required=True, metavar="N", help="the region epoch")
     for action in (unfence, confirm):
         action.add_argument(
@@ -49,12 +61,25 @@ def _add_replay(replay: ArgumentParser) -> None:
         "--resolver", metavar="ADDRESS[:PORT]", action="append", default=[], help="ask this name server"
     )
     replay.add_argument(
-        "--class", dest="classes", action="append", choices=("safe", "conflict"), default=[], help="which (safe)"
+        "--class",
+        dest="classes",
+        action="append",
+        choices=("safe", "conflict", "undone"),
+        default=[],
+        help="which (safe)",
     )
     replay.add_argument("--key", action="append", default=[], help="only this one; may be given several times")
     replay.add_argument("--drills", action="store_true", help="also the keys of drills")
     replay.add_argument("--rate", type=float, default=200.0, help="keys a second (200)")
     replay.add_argument("--timeout", type=float, default=5.0, help="seconds a request may take (5)")
+
+
+def _moment(text: str) -> str:
+    """As the guards of restored nodes have it."""
+    try:
+        return moments.shown(moments.parse(text))
+    except Refused as why:
+        raise ArgumentTypeError(str(why)) from None
 
 
 def _epoch(text: str) -> int:

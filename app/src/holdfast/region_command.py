@@ -1,4 +1,4 @@
-"""The command `holdfast region`: shows both regions, and fences, promotes, settles, confirms this one.
+"""The command `holdfast region`: shows both regions, and fences, promotes, adopts, settles, confirms this one.
 
 One JSON object on standard output; standard error says in words what was refused or is left to do, and holds the audit
 lines. Every command may be run again, also after a kill. Exit codes: ``Exit``.
@@ -12,6 +12,7 @@ import re
 import secrets
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -23,6 +24,7 @@ from .guard import FENCED, MEMBER, PROMOTED, VOTING, Guard
 from .region import (
     RegionRefused,
     Status,
+    Statuses,
     fenced_at,
     left_below,
     majority,
@@ -31,8 +33,9 @@ from .region import (
     to_unfence,
     with_last_heartbeat,
 )
+from .region_adopt import PutBack, adopt_plan
 from .region_nodes import CHANGED, RESTARTED, RegionNodes
-from .region_promotion import giving_up, marked_guard, promote_plan
+from .region_promotion import Promotion, giving_up, marked_guard, promote_plan
 from .region_settle import settle_region
 from .region_watch import HEARTBEAT_METRIC, UNCHANGED_METRIC
 from .repair_plan import Stopped
@@ -169,21 +172,41 @@ class RegionCommand:
 
     def _promote(self, arguments: Namespace) -> int:
         epoch, without, grace = arguments.epoch, frozenset(arguments.without), self._settings.tombstone_grace_sec
+        return self._let_serve(
+            arguments,
+            lambda own, peers: promote_plan(own, peers, without, self._region, epoch, grace),
+            "REGION_PROMOTED",
+        )
+
+    def _adopt(self, arguments: Namespace) -> int:
+        epoch, without, grace = arguments.epoch, frozenset(arguments.without), self._settings.tombstone_grace_sec
+        put_back = PutBack(arguments.to or "", arguments.fenced_at or 0)
+        return self._let_serve(
+            arguments,
+            lambda own, peers: adopt_plan(own, peers, without, self._region, epoch, put_back, grace),
+            "REGION_ADOPTED",
+            history=epoch,
+        )
+
+    def _let_serve(
+        self, arguments: Namespace, look_what: Callable[[Statuses, Statuses], Promotion], name: str, history: int = 0
+    ) -> int:
+        epoch, without = arguments.epoch, frozenset(arguments.without)
         own, peers = self._look()
-        plan = promote_plan(own, peers, without, self._region, epoch, grace)
+        plan = look_what(own, peers)
         told = {"epoch": epoch, "without": sorted(without)}
         marks = {n: (g, marked_guard(self._region, n, epoch, secrets.token_hex(16))) for n, g in plan.mark.items()}
-        if marks and self._move_all(own, marks, arguments.reason, "", told, quiet=True):
+        if marks and self._move_all(own, marks, arguments.reason, "", told, quiet=True, history=history):
             return self._end(
                 Exit.INCOMPLETE, told, f"some nodes are marked recovering, none is promoted and nothing serves; {CURE}"
             )
         if not plan.done:
             own, peers = self._look()
-            plan = promote_plan(own, peers, without, self._region, epoch, grace)
+            plan = look_what(own, peers)
             if plan.mark:
                 return self._end(Exit.INCOMPLETE, told, f"{', '.join(plan.mark)}: changed meanwhile; run this again")
             moves = {n: (g, replace(g, state=PROMOTED)) for n, g in plan.marked.items()}
-            code = self._move_all(own, moves, arguments.reason, "REGION_PROMOTED", told, quiet=True)
+            code = self._move_all(own, moves, arguments.reason, name, told, quiet=True)
             if code:
                 return self._end(Exit.INCOMPLETE, told, f"not all nodes are promoted; {CURE}")
         if without and not self._settled(epoch):  # nobody else knows who was given up
@@ -214,11 +237,12 @@ class RegionCommand:
         name: str,
         told: dict[str, Any],
         quiet: bool = False,
+        history: int = 0,
     ) -> int:
         """Move these guards and stamp them as confirmed. Goes on after a failure: what is done counts."""
         failed = {}
         for node, (before, after) in moves.items():
-            problem = self._own.move(node, own[node].run_id, before, after, True, reason)
+            problem = self._own.move(node, own[node].run_id, before, after, True, reason, history)
             if problem:
                 failed[node] = problem
             elif name:
@@ -288,6 +312,7 @@ def _shown(status: Status) -> dict[str, Any]:
     shown |= {"region_epoch": guard.region_epoch if guard else None}
     shown |= {"membership_epoch": guard.membership_epoch if guard else None}
     shown |= {"incarnation": guard.incarnation if guard else None, "confirmed": status.is_confirmed}
+    shown |= {n: v for n, v in (("restored_to", status.restored_to), ("history", status.history)) if v}
     shown |= {"keys": status.keys, "offset": status.offset, "lag_seconds": status.lag_seconds}
     shown |= {
         "heartbeat": datetime.fromtimestamp(beat / 1000, UTC).isoformat(timespec="milliseconds") if beat else None

@@ -7,6 +7,8 @@ Of each key the old region's largest version is judged against the serving regio
 - *superseded*: it has a larger version of before the promotion, or it had this one and wrote over it. Nothing is lost.
 - *moot*: a delete, and the serving region has no value either; or the very value was written again since.
 - *safe*: it has less, and nothing of the key since the promotion: an ordinary write restores it.
+- *undone*: what would be safe or a conflict, but the serving region was restored to a moment since this one served
+  (``Serving.restored``, region_adopt.py): bringing it back may be the very thing that the restore was to undo.
 - *conflict*: it has a version of its own epoch, and may never have had the old one. Whoever wrote that cannot have seen
   the old value, so no order between the two is right by itself: a person decides. A key that is gone counts as such
   too, where deletes of the new epoch have been collected: it may have been written and deleted since.
@@ -30,7 +32,7 @@ from .hlc import Version
 from .region import RegionRefused, Status, Statuses, majority, superseded_by
 
 CP, AP = "cp", "ap"
-SAFE, CONFLICT = "safe", "conflict"
+SAFE, CONFLICT, UNDONE = "safe", "conflict", "undone"
 SAME, SUPERSEDED, MOOT = "same", "superseded", "moot"
 SLACK_MS = 60_000
 DRILL_PREFIX = "__drill:"
@@ -47,13 +49,15 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The serving region. ``floors``: of each face the largest version whose tombstone was collected, '' for none."""
+    """The serving region. ``floors``: of each face the largest version whose tombstone was collected, '' for none.
+    ``restored``: its data was put back to a moment at an epoch above the old region's."""
 
     region: str
     epoch: int
     names: tuple[str, ...]
     copied_ms: Mapping[str, int]
     floors: Mapping[str, str] = field(default_factory=dict)
+    restored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Judged:
 
     @property
     def lost(self) -> bool:
-        return self.verdict in (SAFE, CONFLICT)
+        return self.verdict in (SAFE, CONFLICT, UNDONE)
 
 
 def judge(face: str, old: Mapping[str, Held], there: Mapping[str, Held], serving: Serving, silent: int = 0) -> Judged:
@@ -86,6 +90,8 @@ def judge(face: str, old: Mapping[str, Held], there: Mapping[str, Held], serving
         verdict = _verdict(face, mine, theirs, gone, serving)
     if verdict == CONFLICT and epoch_of(theirs.version if theirs else "") >= serving.epoch:
         missing = list(old.values())
+    if serving.restored and verdict in (SAFE, CONFLICT):
+        verdict = UNDONE
     acknowledged = face == AP or len(missing) + silent >= majority(len(serving.names))
     there_node = next((n for n, h in there.items() if theirs is not None and h.version == theirs.version), "")
     return Judged(verdict, mine, nodes, theirs, there_node, acknowledged)
@@ -166,7 +172,9 @@ def plan(own: Statuses, peers: Statuses, region: str, without: frozenset[str], w
         raise RegionRefused("; ".join(f"{n}: {why}" for n, why in unread.items()) or "no node is left to be read")
     copied = {n: ms for n in voters if (ms := peers[n].copied_ms) is not None}
     donor = next(iter(voters.values())).region
-    return Plan(read, unread, voters, Serving(donor, epoch, tuple(peers), copied))
+    cut = max(peers[n].history for n in voters)
+    restored = any(own[n].served_at < cut for n in read)
+    return Plan(read, unread, voters, Serving(donor, epoch, tuple(peers), copied, restored=restored))
 
 
 def _voters(peers: Statuses, region: str, epoch: int) -> dict[str, Guard]:

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
@@ -18,7 +19,7 @@ from .contract import TOMBSTONE
 from .errors import SettingsError
 from .lost_writes import STDOUT, LostFile
 from .region import RegionRefused, Statuses
-from .region_compare import AP, CONFLICT, CP, DRILL_PREFIX, SAFE, Held, Plan, Serving, plan
+from .region_compare import AP, CONFLICT, CP, DRILL_PREFIX, SAFE, UNDONE, Held, Plan, plan
 from .region_nodes import RegionNodes
 from .region_reader import Comparison, Lost, Reads, ServingUnread
 from .settings import BootstrapSettings
@@ -38,7 +39,7 @@ class Exit(IntEnum):
 class CompareCommand:
     def __init__(self, settings: BootstrapSettings, audit: Audit) -> None:
         self._settings, self._audit = settings, audit
-        self._found = {face: {SAFE: 0, CONFLICT: 0, "unacknowledged": 0, "drill": 0} for face in (CP, AP)}
+        self._found = {face: {SAFE: 0, CONFLICT: 0, UNDONE: 0, "unacknowledged": 0, "drill": 0} for face in (CP, AP)}
         self._examples: list[dict[str, Any]] = []
 
     def run(self, arguments: Namespace) -> int:
@@ -93,6 +94,7 @@ class CompareCommand:
                 "region": settings.region,
                 "serving": planned.serving.region,
                 "epoch": planned.serving.epoch,
+                "restored": planned.serving.restored,
                 "started": _stamp(started),
                 "ended": _stamp(time.time()),
                 "lines": out.lines,
@@ -180,9 +182,7 @@ def _with_floors(planned: Plan, peers: Reads) -> Plan:
             floors[face].append((peers.plain(node, "HGET", key, "floor").result() or b"").decode())
     # Their epoch is all that is asked for, and it stands in front.
     serving = planned.serving
-    serving = Serving(
-        serving.region, serving.epoch, serving.names, serving.copied_ms, {f: max(v) for f, v in floors.items()}
-    )
+    serving = replace(serving, floors={f: max(v) for f, v in floors.items()})
     return Plan(planned.read, planned.unread, planned.voters, serving)
 
 

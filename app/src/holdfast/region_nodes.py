@@ -32,6 +32,8 @@ _FIELDS = (
     "reason",
     "copied_ms",
     "fenced_epoch",
+    "restored_to",
+    "history",
 )
 _LOOK: tuple[tuple[Any, ...], ...] = (
     ("INFO", "server", "replication", "persistence", "memory"),
@@ -66,12 +68,14 @@ class RegionNodes:
                 link.submit(plain_command(command, asked.deadline, asked.receiver(name, number)))
         return asked
 
-    def move(self, node: str, run_id: str, expected: Guard, new: Guard, confirm: bool, reason: str) -> str:
+    def move(
+        self, node: str, run_id: str, expected: Guard, new: Guard, confirm: bool, reason: str, history: int = 0
+    ) -> str:
         """Replace a guard in the very process that was looked at. Returns '' or why it was not done."""
         box: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         keys = [scripts.GUARD, scripts.PEERS, scripts.CP_STATE, scripts.LEASE_KEY, scripts.COLLECTOR_KEY]
         keys.append(scripts.HEARTBEAT)
-        args = [*_six(expected), *_six(new), run_id, "1" if confirm else "", reason[:300]]
+        args = [*_six(expected), *_six(new), run_id, "1" if confirm else "", reason[:300], history or ""]
         deadline = time.monotonic() + self._timeout
         self._links[node].submit(script_command(scripts.REGION_MOVE, keys, args, deadline, box.put))
         try:
@@ -142,6 +146,8 @@ def _status(info: Outcome, held: Outcome, heartbeat: Outcome, size: Outcome, clo
         fields[8],
         _number(fields[9]),
         _number(fields[10]),
+        restored_to=fields[11],
+        history=_number(fields[12]) or 0,
     )
 
 

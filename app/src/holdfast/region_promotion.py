@@ -41,11 +41,12 @@ def promote_plan(
     promoted = {n: g for n, g in ours.items() if g.state == PROMOTED}
     if settled:
         return Promotion({}, {}, promoted, True)
-    _check_nodes(own, taken)
+    check_nodes(own, taken)
     copies = {n: g for n in taken if n not in ours and (g := own[n].guard) is not None}
     _check_copies(copies, taken, ours, region, epoch)
+    _check_histories(own, taken, copies)
     # A guard that is a copy holds copied_ms of another promotion.
-    _check_ages({n: own[n].copied_ms if n in ours else own[n].heartbeat_ms for n in taken}, grace_sec)
+    check_ages({n: own[n].copied_ms if n in ours else own[n].heartbeat_ms for n in taken}, grace_sec)
     _check_peers(peers, region, epoch)
     marked = {n: g for n, g in ours.items() if g.state == RECOVERING}
     wrong = [n for n in ours if n not in marked and n not in promoted]
@@ -56,7 +57,7 @@ def promote_plan(
     return Promotion(copies, marked, promoted, not copies and not marked)
 
 
-def _check_nodes(own: Statuses, taken: list[str]) -> None:
+def check_nodes(own: Statuses, taken: list[str]) -> None:
     away = [n for n in taken if not own[n].reachable]
     if away:
         raise RegionRefused(
@@ -96,7 +97,18 @@ def _check_copies(copies: dict[str, Guard], taken: list[str], ours: dict[str, Gu
             )
 
 
-def _check_ages(beats: Mapping[str, int | None], grace_sec: float) -> None:
+def _check_histories(own: Statuses, taken: list[str], copies: Mapping[str, Guard]) -> None:
+    """A copy of before a restore of the whole region (region_adopt.py) would bring back what that has undone."""
+    cut = max((own[n].history for n in taken), default=0)
+    before = [n for n in copies if own[n].served_at < cut]
+    if before:
+        raise RegionRefused(
+            f"{', '.join(before)}: its copy was made before the region was restored (region epoch {cut}), and would "
+            f"bring back what that has undone: let it follow again, or give it up with {giving_up(before[0])}"
+        )
+
+
+def check_ages(beats: Mapping[str, int | None], grace_sec: float) -> None:
     """A copy may lack a delete that has been collected on another one: settling would bring the value back.
 
     ``beats``: the last heartbeat that came through, in ms. Without any nothing is known, and nothing is refused.

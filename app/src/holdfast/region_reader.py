@@ -18,7 +18,7 @@ from typing import Any
 from . import scripts
 from .contract import TOMBSTONE
 from .link import Answer, Command, NodeLink, Outcome
-from .region_compare import CONFLICT, MOOT, SAME, SUPERSEDED, Held, Judged, Plan, judge
+from .region_compare import CONFLICT, MOOT, SAME, SUPERSEDED, UNDONE, Held, Judged, Plan, judge
 from .scripts import Script
 from .settings import Address, RedisAccess
 
@@ -226,7 +226,7 @@ class Comparison:
     def _is_there_again(self, key: bytes, judged: Judged, value: bytes | None) -> bool:
         """The same value was written since: by a replay, or by the client itself."""
         there = judged.there
-        if judged.verdict != CONFLICT or there is None or TOMBSTONE in (there.kind, judged.old.kind):
+        if judged.verdict not in (CONFLICT, UNDONE) or there is None or TOMBSTONE in (there.kind, judged.old.kind):
             return False
         held = self._peers.plain(judged.there_node, *_value(key)).result()
         return bool(held == [there.version.encode(), value])

@@ -25,7 +25,7 @@ from .probe.answers import outcome, parse
 from .probe.client import Client, NoAnswer, Refused, Url
 from .probe.http1 import Answer
 from .probe.options import Target, checked, make_access
-from .region_compare import CONFLICT, SAFE, epoch_of
+from .region_compare import CONFLICT, SAFE, UNDONE, epoch_of
 
 PARALLEL = 8
 ATTEMPTS = 5
@@ -109,7 +109,7 @@ def _why_not(summary: dict[str, Any], arguments: Namespace) -> str:
 class _Told:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys([str(e) for e in End], 0))
     keys: dict[str, list[str]] = field(default_factory=lambda: {End.CHANGED: [], End.FAILED: []})
-    left: dict[str, int] = field(default_factory=lambda: {SAFE: 0, CONFLICT: 0})
+    left: dict[str, int] = field(default_factory=lambda: {SAFE: 0, CONFLICT: 0, UNDONE: 0})
     why: str = ""
 
     def add(self, end: End, line: dict[str, Any], why: str = "") -> None:

@@ -116,8 +116,8 @@ def test_what_was_lost_is_found_and_what_is_safe_comes_back(regions: Regions, tm
     assert by_class(lines, "ap") == {"safe": SAFE, "conflict": CONFLICT | {"kept"}}
     assert told["superseded"] == {"cp": 1, "ap": 1}, "long-ago"
     assert told["moot"] == {"cp": 2, "ap": 2}, "deleted-twice, never"
-    assert told["found"]["cp"] == {"safe": 6, "conflict": 3, "unacknowledged": 1, "drill": 1}
-    assert told["found"]["ap"] == {"safe": 5, "conflict": 3, "unacknowledged": 0, "drill": 1}
+    assert told["found"]["cp"] == {"safe": 6, "conflict": 3, "undone": 0, "unacknowledged": 1, "drill": 1}
+    assert told["found"]["ap"] == {"safe": 5, "conflict": 3, "undone": 0, "unacknowledged": 0, "drill": 1}
     cps = {line["key"]: line for line in lines if line["face"] == "cp"}
     assert cps["one-node"] | {"there": None, "nodes": ["db_g2"], "acknowledged": False} == cps["one-node"]
     assert cps["lost"] | {"kind": "value", "value": "after lost", "acknowledged": True} == cps["lost"]
@@ -134,7 +134,7 @@ def test_what_was_lost_is_found_and_what_is_safe_comes_back(regions: Regions, tm
     conflicts = {face: app.read("both").json for face, app in (("cp", cp), ("ap", ap))}
     code, told, words = replay(out, "--of", "west", cp=cp, ap=ap)
     assert (code, told["replayed"], told["already"], told["changed"], told["failed"]) == (0, 11, 0, 0, 0), words
-    assert told["left"] == {"safe": 2, "conflict": 6}, "drills and conflicts"
+    assert told["left"] == {"safe": 2, "conflict": 6, "undone": 0}, "drills and conflicts"
     for app in (cp, ap):
         for key in ("lost", "over", HARD):
             assert app.read(key).json["value"] == f"after {key}"

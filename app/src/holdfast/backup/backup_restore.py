@@ -18,7 +18,7 @@ from typing import Any
 
 from .. import scripts
 from ..guard import RECOVERING
-from . import aof_files, backup_sets
+from . import aof_files, backup_sets, moments
 from .aof_files import DIRECTORY, MANIFEST
 from .backup_plan import Plan
 from .refusals import Damaged, Refused
@@ -111,7 +111,7 @@ def _build(store: Path, plan: Plan, draft: Path, incarnation: str) -> int:
         chunks: Iterator[bytes] = iter(())
         if number < len(plan.parts):
             chunks = _pieces(store, plan, number)
-        last = _mark(incarnation) if number == len(names) - 1 else b""
+        last = _mark(incarnation, "restored from a backup", plan.moment) if number == len(names) - 1 else b""
         written += _write(directory / name, chunks, last)
     _write(directory / MANIFEST, iter([aof_files.manifest_text(base, names).encode()]))
     backup_sets.sync_directory(directory)
@@ -181,10 +181,14 @@ def _write(path: Path, chunks: Iterator[bytes], last: bytes = b"") -> int:
         return out.tell()
 
 
-def _mark(incarnation: str, reason: str = "restored from a backup") -> bytes:
-    """The guard of a node that must not vote, as Redis writes commands to its file."""
+def _mark(incarnation: str, reason: str, moment: float | None = None) -> bytes:
+    """The guard of a node that must not vote, as Redis writes commands to its file. ``moment``: restored to it."""
     guard = (scripts.GUARD, "state", RECOVERING, "incarnation", incarnation, "reason", reason)
-    return _command("SELECT", "0") + _command("HSET", *guard) + _command("HDEL", scripts.GUARD, "confirmed")
+    restored = ("HDEL", scripts.GUARD, "restored_to")
+    if moment is not None:
+        restored = ("HSET", scripts.GUARD, "restored_to", moments.shown(moment))
+    forget = _command("HDEL", scripts.GUARD, "confirmed")
+    return _command("SELECT", "0") + _command("HSET", *guard) + _command(*restored) + forget
 
 
 def _command(*words: str) -> bytes:

@@ -1,0 +1,127 @@
+"""All nodes of a region were put back to one moment: how they become voters again. Pure: no I/O, no clock.
+
+`holdfast backup restore` leaves nodes that do not vote: *recovering*, with the moment in the guard's ``restored_to``.
+Repairing them one by one is impossible (no majority is left) and would be wrong. ``region adopt`` treats them as a
+promotion treats copies (region_promotion.py): all become *recovering* at a new region epoch under fresh incarnations,
+then *promoted*, and settle.py makes them members. Before, the region is fenced at an epoch of its own, and its nodes
+are stopped. The inverse is the same with the data of before, whose guards say that they were fenced at that epoch.
+
+Why nothing of after the moment T comes back, and nothing of before it is lost:
+
+- Only nodes that say that they were restored to T (or, for the inverse, that they are fenced at the given epoch) are
+  taken; all but those set aside. A node that was away holds data of an older region epoch: it never votes, no request
+  believes in it, replicators and digests skip whoever is below the highest epoch, and repair wants it emptied first.
+- The nodes' clocks differ, so a write acknowledged before T may be on some restored nodes only. Reads hear all of them
+  until they are settled, as after a promotion; AP data is merged in full, because every incarnation is fresh and all
+  positions were forgotten. So sessions of before count as not seen: "read_your_writes": false, whatever their numbers.
+- The epoch is above every epoch that any guard shows, of the other region's copies as well; the first write after it
+  is above every version that was ever minted, also above those that were undone.
+- ``history`` in the guard says from which epoch on the region's data is the restored one. Copies of the other region
+  that were last written below it are not mixed with others by a promotion, and `region compare` calls what only an old
+  region holds *undone*, which nobody writes back by itself: the restore was there to undo it.
+
+Several regions cannot be put back at once, and only the one that serves may be: the other one follows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .guard import FENCED, MEMBER, PROMOTED, RECOVERING, VOTING, Guard
+from .region import RegionRefused, Status, Statuses, majority, superseded_by
+from .region_promotion import Promotion, check_ages, check_nodes, giving_up
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """What each node must show: ``moment``, the one that it was restored to; or for the inverse ``fenced_at``, the
+    epoch at which it was fenced before the restore. One of them is given."""
+
+    moment: str = ""
+    fenced_at: int = 0
+
+    def lacks(self, status: Status, node: str) -> str:
+        """'' if the node is one of those that were put back, or why it is none."""
+        guard = status.guard
+        if guard is None:
+            return "has no guard"
+        if guard.node != node:
+            return f"holds data of {guard.node}"
+        if self.fenced_at:
+            # `holdfast backup mark` makes *recovering* of it, and leaves that it was fenced.
+            kept = guard.state == FENCED or (
+                guard.state == RECOVERING and status.fenced_from and not status.restored_to
+            )
+            ok = kept and guard.region_epoch == self.fenced_at
+            return "" if ok else f"is {guard.state} at {guard.region_epoch}, not fenced at {self.fenced_at}"
+        if guard.state != RECOVERING or not status.restored_to:
+            return f"was not restored ({guard.state} at {guard.region_epoch})"
+        return "" if status.restored_to == self.moment else f"was restored to {status.restored_to}"
+
+
+def adopt_plan(
+    own: Statuses,
+    peers: Statuses,
+    without: frozenset[str],
+    region: str,
+    epoch: int,
+    put_back: PutBack,
+    grace_sec: float,
+) -> Promotion:
+    """What is left to do, begun before or not. Raises RegionRefused."""
+    taken = [n for n in own if n not in without]
+    if len(taken) < majority(len(own)):
+        raise RegionRefused(
+            f"without {', '.join(sorted(without))} there are {len(taken)} nodes; {majority(len(own))} are needed"
+        )
+    _check_epoch(own, peers, region, epoch)
+    ours = {n: g for n in taken if (g := own[n].original(region, n)) is not None and _adopted(own[n], g, epoch)}
+    promoted = {n: g for n, g in ours.items() if g.state == PROMOTED}
+    if any(g.state == MEMBER for g in ours.values()):
+        return Promotion({}, {}, promoted, True)
+    check_nodes(own, taken)
+    mark: dict[str, Guard] = {}
+    for node in taken:
+        if node in ours:
+            continue
+        why, guard = put_back.lacks(own[node], node), own[node].guard
+        if why or guard is None:
+            wanted = f"fenced at {put_back.fenced_at}" if put_back.fenced_at else f"restored to {put_back.moment}"
+            raise RegionRefused(
+                f"{node} {why}; all nodes must be {wanted}, or it would bring back what is to be undone: put it back "
+                f"as well, or give it up with {giving_up(node)}; then it must be emptied before it returns"
+            )
+        mark[node] = guard
+    check_ages({n: own[n].copied_ms if n in ours else own[n].heartbeat_ms for n in taken}, grace_sec)
+    marked = {n: g for n, g in ours.items() if g.state == RECOVERING}
+    wrong = [n for n in ours if n not in marked and n not in promoted]
+    if wrong:
+        raise RegionRefused(
+            f"{', '.join(wrong)}: {ours[wrong[0]].state} at {epoch}; this epoch is over, use a higher one"
+        )
+    return Promotion(mark, marked, promoted, not mark and not marked)
+
+
+def _adopted(status: Status, guard: Guard, epoch: int) -> bool:
+    """Its data belongs to the history that began with ``epoch``: the mark and that were written in one step."""
+    return guard.region_epoch == epoch and status.history == epoch
+
+
+def _check_epoch(own: Statuses, peers: Statuses, region: str, epoch: int) -> None:
+    serving, who = superseded_by(peers, region)
+    if serving:
+        raise RegionRefused(
+            f"{who} of the other region serves at region epoch {serving}: put the region back that serves, and let "
+            "this one follow it"
+        )
+    top, name = 0, ""
+    for node, status in (*own.items(), *peers.items()):
+        guard = status.guard
+        if guard is None:
+            continue
+        # A copy of the other region's is a copy of what was adopted here, if it shows our epoch.
+        begun = guard.region == region and status.history == epoch and guard.state in (*VOTING, RECOVERING)
+        if guard.region_epoch > epoch or (guard.region_epoch == epoch and not begun):
+            top, name = max((top, name), (guard.region_epoch, node))
+    if top:
+        raise RegionRefused(f"--epoch {epoch}: {name} is at region epoch {top}; use {top + 1} or more")

@@ -1,0 +1,148 @@
+"""A whole region put back to one moment (region_adopt.py): which nodes may be taken, and what must stay away."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from holdfast.contract import VALUE
+from holdfast.guard import FENCED, MEMBER, PROMOTED, RECOVERING, Guard
+from holdfast.region import RegionRefused, Status
+from holdfast.region_adopt import PutBack, adopt_plan
+from holdfast.region_compare import Held, Serving, judge
+from holdfast.region_compare import plan as compare_plan
+from holdfast.region_promotion import Promotion, promote_plan
+
+NAMES = ("a", "b", "c")
+T = "2026-05-01T10:14:59Z"
+GRACE = 60.0
+
+
+def node(name: str, state: str, epoch: int = 1, region: str = "east", **more: object) -> Status:
+    made = Status(True, guard=Guard(state, region, name, epoch, 1, f"inc-{name}"), run_id=f"run-{name}")
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def restored(name: str, **more: object) -> Status:
+    return node(name, RECOVERING, **{"restored_to": T, **more})  # type: ignore[arg-type]
+
+
+def adopted(name: str, state: str, epoch: int = 3) -> Status:
+    return node(name, state, epoch, history=epoch)
+
+
+ALL = {n: restored(n) for n in NAMES}
+COPIES = {n: replace(node(n, FENCED, 2), role="replica") for n in NAMES}
+
+
+def plan(own: dict[str, Status], *without: str, epoch: int = 3, peers: dict[str, Status] | None = None) -> Promotion:
+    return adopt_plan(own, COPIES if peers is None else peers, frozenset(without), "east", epoch, PutBack(T), GRACE)
+
+
+def test_all_restored_nodes_are_taken_and_it_goes_on_where_it_was_cut_off() -> None:
+    assert (set(plan(ALL).mark), plan(ALL).done) == (set(NAMES), False)
+    half = plan(ALL | {"a": adopted("a", RECOVERING)})
+    assert (set(half.mark), set(half.marked)) == ({"b", "c"}, {"a"})
+    late = plan({"a": adopted("a", PROMOTED), **{n: adopted(n, RECOVERING) for n in "bc"}})
+    assert (late.mark, set(late.marked), set(late.promoted)) == ({}, {"b", "c"}, {"a"})
+    assert plan({n: adopted(n, PROMOTED) for n in NAMES}).done
+    assert plan({n: adopted(n, MEMBER) for n in NAMES}).done
+
+
+def test_a_restored_follower_is_taken_too() -> None:
+    """At that moment the other region served, and these nodes followed it."""
+    assert set(plan({n: restored(n, region="west") for n in NAMES}).mark) == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        (node("c", MEMBER), r"c was not restored \(member at 1\)"),
+        (node("c", RECOVERING), r"c was not restored \(recovering at 1\)"),
+        (node("c", FENCED, 2), r"c was not restored \(fenced at 2\)"),
+        (restored("c", restored_to="2026-05-01T10:14:58Z"), "c was restored to 2026-05-01T10:14:58Z"),
+        (restored("b"), "c holds data of b"),
+        (replace(restored("c"), guard=None), "c has no guard"),
+        (Status(False, "connect"), "c: does not answer"),
+        (replace(restored("c"), role="replica"), "c: is still a replica"),
+        (restored("c", trouble="loading"), "c: loading"),
+    ],
+)
+def test_a_node_that_was_not_put_back_is_refused_with_a_cure(status: Status, why: str) -> None:
+    with pytest.raises(RegionRefused, match=why) as refused:
+        plan(ALL | {"c": status})
+    assert "--without c" in str(refused.value) or "first" in str(refused.value)
+    assert set(plan(ALL | {"c": status}, "c").mark) == {"a", "b"}
+    with pytest.raises(RegionRefused, match="2 are needed"):
+        plan(ALL, "a", "b")
+
+
+def test_the_epoch_is_above_every_guard_that_is_seen() -> None:
+    for own, peers, wanted in (
+        (ALL | {"c": node("c", MEMBER, 3)}, {}, 4),
+        (ALL | {"c": node("c", FENCED, 3)}, {}, 4),
+        (ALL, {"a": replace(node("a", FENCED, 5), role="replica")}, 6),
+        (ALL, {"a": node("a", FENCED, 3, "west")}, 4),
+    ):
+        with pytest.raises(RegionRefused, match=f"use {wanted} or more"):
+            plan(own, "c", epoch=3, peers=peers)
+        assert set(plan(own, "c", epoch=wanted, peers=peers).mark) == {"a", "b"}
+    copies = {n: replace(adopted(n, PROMOTED), role="replica") for n in NAMES}
+    assert plan({n: adopted(n, PROMOTED) for n in NAMES}, peers=copies).done, "copies of what was adopted just now"
+
+
+def test_members_at_the_epoch_that_were_never_put_back_are_no_success() -> None:
+    with pytest.raises(RegionRefused, match="use 4 or more"):
+        plan({n: node(n, MEMBER, 3) for n in NAMES})
+
+
+def test_only_the_region_that_serves_is_put_back() -> None:
+    with pytest.raises(RegionRefused, match="other region serves at region epoch 2"):
+        plan(ALL, peers={n: node(n, MEMBER, 2, "west") for n in NAMES})
+
+
+def test_a_node_whose_data_ends_long_before_the_others_is_refused() -> None:
+    aged = {n: restored(n, heartbeat_ms=100_000) for n in "ab"} | {"c": restored("c", heartbeat_ms=30_000)}
+    with pytest.raises(RegionRefused, match="c: the copy ends 70 s before"):
+        plan(aged)
+
+
+def test_the_inverse_takes_what_was_fenced_before_the_restore_and_nothing_else() -> None:
+    kept = {"a": node("a", FENCED, 2), "b": node("b", RECOVERING, 2, fenced_from=MEMBER), "c": node("c", FENCED, 2)}
+    back = PutBack(fenced_at=2)
+    assert set(adopt_plan(kept, {}, frozenset(), "east", 5, back, GRACE).mark) == set(NAMES)
+    for wrong in (node("c", FENCED, 4), restored("c", fenced_from=MEMBER), node("c", RECOVERING, 2), node("c", MEMBER)):
+        with pytest.raises(RegionRefused, match="not fenced at 2"):
+            adopt_plan(kept | {"c": wrong}, {}, frozenset(), "east", 5, back, GRACE)
+
+
+def test_a_copy_of_before_the_restore_is_not_mixed_with_others_by_a_promotion() -> None:
+    copies = {n: node(n, MEMBER, 3, history=3) for n in NAMES}
+    healed = copies | {"b": node("b", MEMBER, 3)}  # emptied and healed since: it does not know of the restore
+    assert set(promote_plan(healed, {}, frozenset(), "west", 4, GRACE).mark) == set(NAMES)
+    for stale in (node("c", MEMBER, 1), node("c", FENCED, 2), node("c", FENCED, 4, fenced_epoch=1)):
+        with pytest.raises(
+            RegionRefused, match=r"c: its copy was made before the region was restored \(region epoch 3\)"
+        ):
+            promote_plan(copies | {"c": stale}, {}, frozenset(), "west", 5, GRACE)
+        assert set(promote_plan(copies | {"c": stale}, {}, frozenset("c"), "west", 5, GRACE).mark) == {"a", "b"}
+    before = {n: node(n, FENCED, 4, fenced_epoch=3, history=3) for n in "ab"} | {"c": node("c", MEMBER, 3, history=3)}
+    assert set(promote_plan(before, {}, frozenset(), "west", 5, GRACE).mark) == set(NAMES), "one lags behind the fence"
+
+
+def test_what_only_an_old_region_holds_is_undone_if_the_serving_one_was_restored_since() -> None:
+    old = {n: node(n, FENCED, 2, fenced_from=MEMBER, fenced_epoch=1) for n in NAMES}
+    serving = {n: node(n, MEMBER, 4, "west", history=4) for n in NAMES}
+    assert compare_plan(old, serving, "east", frozenset(), frozenset()).serving.restored
+    earlier = {n: node(n, MEMBER, 4, "west", history=1) for n in NAMES}
+    assert not compare_plan(old, earlier, "east", frozenset(), frozenset()).serving.restored
+    mine = {n: Held(f"00000001.{9:016x}.{'1' * 28}", VALUE) for n in NAMES}
+    theirs = {n: Held(f"00000004.{9:016x}.{'1' * 28}", VALUE) for n in NAMES}
+    for there, otherwise in (({}, "safe"), (theirs, "conflict")):
+        since = Serving("west", 4, NAMES, {}, {"cp": "", "ap": ""})
+        assert judge("cp", mine, there, since).verdict == otherwise
+        undone = judge("cp", mine, there, replace(since, restored=True))
+        assert (undone.verdict, undone.lost) == ("undone", True)
+    same = judge("cp", mine, mine, Serving("west", 4, NAMES, {}, {"cp": "", "ap": ""}, restored=True))
+    assert same.verdict == "same"
