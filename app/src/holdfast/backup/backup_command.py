@@ -11,13 +11,24 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .. import logs, settings
 from ..errors import SettingsError
-from . import backup_plan, backup_prune, backup_restore, backup_sets, backup_verify, census, moments
+from . import (
+    backup_looks,
+    backup_plan,
+    backup_prune,
+    backup_restore,
+    backup_sets,
+    backup_verify,
+    census,
+    moments,
+)
 from .aof_hold import Hold, Watch
 from .backup_collect import Collect, alone
 from .backup_plan import Plan
@@ -288,7 +299,7 @@ def _say(name: str, **fields: Any) -> None:
     sys.stdout.flush()
 
 
-_ACTIONS = {
+_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "watch": _watch,
     "collect": _collect,
     "prune": _prune,
@@ -298,4 +309,5 @@ _ACTIONS = {
     "restore": _restore,
     "verify": _verify,
     "mark": _mark,
+    **{action: partial(backup_looks.execute, _say) for action in backup_looks.ACTIONS},
 }

@@ -24,17 +24,59 @@ _OPTIONS = (
 START_SEC, STOP_SEC = 600.0, 60.0
 
 
-class ScratchNode:
+class PrivateTalk:
+    """A connection to a Redis that listens on a socket in the file system only. Raises Refused."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._file: BinaryIO
+
+    def _answers(self, path: Path) -> bool:
+        made = socket.socket(socket.AF_UNIX)
+        try:
+            made.settimeout(STOP_SEC)
+            made.connect(str(path))
+            self._socket, self._file = made, made.makefile("rb")
+            return bool(self.ask((("PING",),)) == [b"PONG"])
+        except (OSError, Refused):
+            made.close()
+            return False
+
+    def ask(self, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
+        """The answers in order. Raises Refused on an error reply."""
+        out = bytearray()
+        for command in commands:
+            words = [w if isinstance(w, bytes) else str(w).encode() for w in command]
+            out += b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
+        if self._socket is None:
+            raise Refused("the scratch node does not run", "use it inside `with`")
+        self._socket.sendall(out)
+        return [self._reply() for _ in commands]
+
+    def _reply(self) -> Any:
+        line = self._file.readline()
+        if not line.endswith(b"\r\n"):
+            raise Refused("the scratch node closed its connection", "look at the machine's memory (dmesg)")
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"$":
+            return None if rest == b"-1" else self._file.read(int(rest) + 2)[:-2]
+        if kind == b"*":
+            return [self._reply() for _ in range(int(rest))]
+        if kind == b"-":
+            raise Refused(f"the scratch node says {rest.decode('utf-8', 'replace')}", "look at the restored directory")
+        return int(rest) if kind == b":" else rest
+
+
+class ScratchNode(PrivateTalk):
     """Use it with ``with``; it is stopped at the end. ``load_sec``: what the start took. Raises Refused."""
 
     def __init__(self, directory: Path) -> None:
+        super().__init__()
         program = shutil.which("redis-server")
         if program is None:
             raise Refused("there is no redis-server here", "install redis-server (Debian), version 7 or later")
         self._program, self._directory = program, directory
         self.load_sec = 0.0
-        self._socket: socket.socket | None = None
-        self._file: BinaryIO
 
     def __enter__(self) -> ScratchNode:
         self._private = Path(tempfile.mkdtemp(prefix="holdfast-scratch-"))
@@ -66,17 +108,6 @@ class ScratchNode:
         self.load_sec = time.monotonic() - began
         return self
 
-    def _answers(self, path: Path) -> bool:
-        made = socket.socket(socket.AF_UNIX)
-        try:
-            made.settimeout(STOP_SEC)
-            made.connect(str(path))
-            self._socket, self._file = made, made.makefile("rb")
-            return bool(self.ask((("PING",),)) == [b"PONG"])
-        except (OSError, Refused):
-            made.close()
-            return False
-
     def __exit__(self, *_exception: object) -> None:
         self._stop()
 
@@ -91,26 +122,19 @@ class ScratchNode:
             self._process.wait()
         shutil.rmtree(self._private, ignore_errors=True)
 
-    def ask(self, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
-        """The answers in order. Raises Refused on an error reply."""
-        out = bytearray()
-        for command in commands:
-            words = [w if isinstance(w, bytes) else str(w).encode() for w in command]
-            out += b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
-        if self._socket is None:
-            raise Refused("the scratch node does not run", "use it inside `with`")
-        self._socket.sendall(out)
-        return [self._reply() for _ in commands]
 
-    def _reply(self) -> Any:
-        line = self._file.readline()
-        if not line.endswith(b"\r\n"):
-            raise Refused("the scratch node closed its connection", "look at the machine's memory (dmesg)")
-        kind, rest = line[:1], line[1:-2]
-        if kind == b"$":
-            return None if rest == b"-1" else self._file.read(int(rest) + 2)[:-2]
-        if kind == b"*":
-            return [self._reply() for _ in range(int(rest))]
-        if kind == b"-":
-            raise Refused(f"the scratch node says {rest.decode('utf-8', 'replace')}", "look at the restored directory")
-        return int(rest) if kind == b":" else rest
+class AttachedNode(PrivateTalk):
+    """A private Redis that somebody else has started, and stops: on a host whose images hold only one of the two."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def __enter__(self) -> AttachedNode:
+        if not self._answers(self._path):
+            raise Refused(f"no Redis answers at {self._path}", "start one on the restored directory first")
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._socket is not None:
+            self._socket.close()
