@@ -151,7 +151,7 @@ def test_the_data_of_before_can_be_put_back(east: Restorable) -> None:
     east.fence(4)
     for name in NAMES:
         east.take_back(name)
-    assert east.states() == ["fenced"] * 3
+    assert east.states() == ["fenced", "recovering", "fenced"]
     code, _told, words = east.region("adopt", "--epoch", "5", "--fenced-at", "4")
     assert (code, "fenced at 2, not fenced at 4" in words) == (6, True), words
     east.adopt(5, "--fenced-at", "2")

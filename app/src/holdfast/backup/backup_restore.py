@@ -184,7 +184,7 @@ def _write(path: Path, chunks: Iterator[bytes], last: bytes = b"") -> int:
 def _mark(incarnation: str, reason: str, moment: float | None = None) -> bytes:
     """The guard of a node that must not vote, as Redis writes commands to its file. ``moment``: restored to it."""
     guard = (scripts.GUARD, "state", RECOVERING, "incarnation", incarnation, "reason", reason)
-    restored = ("HDEL", scripts.GUARD, "restored_to")
+    restored: tuple[str, ...] = ("HDEL", scripts.GUARD, "restored_to")
     if moment is not None:
         restored = ("HSET", scripts.GUARD, "restored_to", moments.shown(moment))
     forget = _command("HDEL", scripts.GUARD, "confirmed")
