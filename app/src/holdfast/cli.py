@@ -197,6 +197,10 @@ def _evidence(arguments: argparse.Namespace) -> int:
 
 def _backup(arguments: argparse.Namespace) -> int:
     """Exit codes: Code in backup/refusals.py."""
+    if arguments.action == "beside":
+        from .backup.backup_beside import execute as beside
+
+        return beside(arguments)
     from .backup.backup_command import execute
 
     return execute(arguments)

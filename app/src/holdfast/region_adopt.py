@@ -54,7 +54,7 @@ class PutBack:
             )
             ok = kept and guard.region_epoch == self.fenced_at
             return "" if ok else f"is {guard.state} at {guard.region_epoch}, not fenced at {self.fenced_at}"
-        if guard.state != RECOVERING or not status.restored_to:
+        if guard.state in VOTING or not status.restored_to:
             return f"was not restored ({guard.state} at {guard.region_epoch})"
         return "" if status.restored_to == self.moment else f"was restored to {status.restored_to}"
 

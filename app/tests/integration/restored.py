@@ -53,7 +53,7 @@ class Restorable(Region):
         return self.nodes[name].directory / "data.before"
 
     def take_back(self, name: str) -> None:
-        """The inverse of ``put_back``; one node as the role `restore` does it, which lets it say that it may not vote."""
+        """The inverse of ``put_back``; one node as the role `restore` does it, marked as not voting."""
         if name == "db_g2":
             assert self.stores[name].run("mark", "--directory", self.kept(name)).code == 0
         self.nodes[name].kill()

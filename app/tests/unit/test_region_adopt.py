@@ -50,6 +50,11 @@ def test_all_restored_nodes_are_taken_and_it_goes_on_where_it_was_cut_off() -> N
     assert plan({n: adopted(n, MEMBER) for n in NAMES}).done
 
 
+def test_what_was_restored_and_fenced_since_is_taken_too() -> None:
+    """The fence was repeated after an interruption."""
+    assert set(plan(ALL | {"a": node("a", FENCED, 2, restored_to=T)}).mark) == set(NAMES)
+
+
 def test_a_restored_follower_is_taken_too() -> None:
     """At that moment the other region served, and these nodes followed it."""
     assert set(plan({n: restored(n, region="west") for n in NAMES}).mark) == set(NAMES)
@@ -60,6 +65,7 @@ def test_a_restored_follower_is_taken_too() -> None:
     [
         (node("c", MEMBER), r"c was not restored \(member at 1\)"),
         (node("c", RECOVERING), r"c was not restored \(recovering at 1\)"),
+        (node("c", MEMBER, restored_to=T), r"c was not restored \(member at 1\)"),
         (node("c", FENCED, 2), r"c was not restored \(fenced at 2\)"),
         (restored("c", restored_to="2026-05-01T10:14:58Z"), "c was restored to 2026-05-01T10:14:58Z"),
         (restored("b"), "c holds data of b"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -33,7 +34,21 @@ ATTEMPTS, PAUSE_SEC = 5, 0.5
 Say = Callable[..., None]
 
 
-def beside(arguments: Namespace, say: Say) -> int:
+def execute(arguments: Namespace) -> int:
+    """On the control machine, as a client: no settings, no nodes."""
+    try:
+        return int(_beside(arguments, _say))
+    except Refused as why:
+        _say("BACKUP_REFUSED", code=why.code.name.lower(), why=why.cause, cure=why.cure)
+        return int(why.code)
+
+
+def _say(name: str, **fields: Any) -> None:
+    sys.stdout.write(json.dumps({"event": name, **fields}) + "\n")
+    sys.stdout.flush()
+
+
+def _beside(arguments: Namespace, say: Say) -> int:
     rows, moment, face = gather(arguments.files)
     target = checked("edge", face, arguments.url, "--url")
     access = make_access((target,), arguments.ca_file, arguments.token_file, arguments.timeout, arguments.resolver)

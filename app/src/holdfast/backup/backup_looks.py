@@ -1,4 +1,4 @@
-"""The actions of `holdfast backup` that look into a restored directory and change nothing: compare, extract, beside."""
+"""The actions of `holdfast backup` that look into a restored directory and change nothing: compare, extract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from .. import settings
 from ..errors import SettingsError
-from . import backup_beside, backup_compare, backup_extract, backup_restore
+from . import backup_compare, backup_extract, backup_restore
 from .node_facts import NodeTalk
 from .refusals import Code
 from .scratch_node import AttachedNode, ScratchNode
@@ -52,8 +52,4 @@ def _extract(say: Say, arguments: Namespace) -> int:
     return Code.OK
 
 
-def _beside(say: Say, arguments: Namespace) -> int:
-    return backup_beside.beside(arguments, say)
-
-
-ACTIONS: dict[str, Callable[[Say, Namespace], int]] = {"compare": _compare, "extract": _extract, "beside": _beside}
+ACTIONS: dict[str, Callable[[Say, Namespace], int]] = {"compare": _compare, "extract": _extract}
