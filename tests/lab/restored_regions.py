@@ -1,7 +1,7 @@
 """The runbooks restore_region and restore_key at work on three real nodes, each of which is a host of its own to Ansible.
 
-The containers are played by a script, as in restores.py: it runs holdfast from this checkout and Redis as the nodes' images do. There is no standby region, and
-clients reach the service without an edge.
+The containers are played by a script, as in restores.py: it runs holdfast from this checkout and Redis as the nodes' images do. There is no
+standby region, and clients reach the service without an edge.
 """
 
 import json
@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from restores import ROOT
-from restored import Restorable  # the integration tests' region
 from backups import Backups
 from cluster import PASSWORD, TOKENS, App, wait_for
+from restored import Restorable  # the integration tests' region
+from restores import ROOT
 
 IMAGE = "holdfast@sha256:0"
 DOCKER = r"""#!/usr/bin/python3
@@ -42,7 +42,8 @@ match verb:
     case "run" if "--detach" in words:
         name = next(w for w in words if w.startswith("--name=")).split("=")[1]
         options = words[words.index(told["image"]) + 1 :]
-        subprocess.run(["redis-server", *options, "--daemonize", "yes", "--pidfile", str(pid_of(name)), "--logfile", str(place / "private.log")], check=True)
+        own = ["--daemonize", "yes", "--pidfile", str(pid_of(name)), "--logfile", str(place / "private.log")]
+        subprocess.run(["redis-server", *options, *own], check=True)
     case "run":
         holdfast(words[words.index(told["image"]) + 1 :])
     case "exec" if words[0].startswith(("app_cp_", "backup_")):
@@ -50,8 +51,10 @@ match verb:
     case "exec":
         if not running(words[0]):
             sys.exit("the container is not running")
-        to = [] if "-s" in words else ["-h", "127.0.0.1", "-p", str(told["ports"][words[0]]), "--user", "tester", "--no-auth-warning"]
-        sys.exit(subprocess.run(["redis-cli", *to, *words[2:]], env=os.environ | ({} if "-s" in words else {"REDISCLI_AUTH": told["password"]})).returncode)
+        if "-s" in words:
+            sys.exit(subprocess.run(["redis-cli", *words[2:]]).returncode)
+        to = ["-h", "127.0.0.1", "-p", str(told["ports"][words[0]]), "--user", "tester", "--no-auth-warning"]
+        sys.exit(subprocess.run(["redis-cli", *to, *words[2:]], env=os.environ | {"REDISCLI_AUTH": told["password"]}).returncode)
     case "inspect" if "HostConfig.Memory" in words[1]:
         print(told["image"], 0)
     case "inspect" if "State.Status" in words[1]:

@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "app/tests/integration"))
 
-from restored_regions import RestoredRegion, wait_for  # noqa: E402
 from backups import moment  # noqa: E402
+from restored_regions import RestoredRegion, wait_for  # noqa: E402
 
 
 @pytest.fixture(scope="module")
