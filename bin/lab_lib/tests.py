@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import machine, paths, site
@@ -28,13 +29,13 @@ TWO = ("-n", "2", "--dist", "loadfile")
 
 STAGES: dict[str, list[list[str]]] = {
     "lint": [
+        tool("ansible-lint", "--offline", "-q"),  # the longest first: two of these run at a time
         tool("ruff", "check", "."),
         tool("ruff", "format", "--check", "."),
         tool("yamllint", "--strict", "."),
         tool("shellcheck", "roles/redis_node/files/image/redis-node", "roles/redis_node/files/image/redis-cli", ".ci/run"),
         tool("mypy", "bin/lab_lib"),
         tool("mypy", "--config-file", "app/pyproject.toml", "app/src/holdfast"),
-        tool("ansible-lint", "--offline", "-q"),
     ],
     "policy": [pytest("tests/policy")],
     "unit": [pytest(*TWO, "app/tests/unit"), pytest(*TWO, "tests/lab")],
@@ -122,15 +123,19 @@ def _images_ahead() -> threading.Thread:
 def _run(report: Report, step: Step, name: str) -> str:
     env = site.playbook_environment() | {"PYTHONPATH": f"{paths.ROOT}/app/src", "PY_COLORS": "0", "NO_COLOR": "1"}
     env["ANSIBLE_NOCOLOR"] = "1"
-    broken, counts = [], []
-    for command in STAGES[name]:
+
+    def run(command: list[str]) -> tuple[list[str], int, list[str]]:
         lines: list[str] = []
 
-        def on_line(line: str, lines: list[str] = lines) -> None:
+        def on_line(line: str) -> None:
             lines.append(line)
             step.say(line.strip()[:60])
 
-        code = report.stream(command, on_line, cwd=paths.ROOT, env=env, stdin=subprocess.DEVNULL)
+        return command, report.stream(command, on_line, cwd=paths.ROOT, env=env, stdin=subprocess.DEVNULL), lines
+
+    ran = ThreadPoolExecutor(2).map(run, STAGES[name]) if name == "lint" else map(run, STAGES[name])
+    broken, counts = [], []
+    for command, code, lines in ran:
         if name != "lint":
             counts += COUNTS.findall(lines[-1] if lines else "")
         if code != 0:
