@@ -38,13 +38,13 @@ STAGES: dict[str, list[list[str]]] = {
         tool("mypy", "--config-file", "app/pyproject.toml", "app/src/holdfast"),
     ],
     "policy": [pytest("tests/policy")],
-    "unit": [pytest(*TWO, "app/tests/unit"), pytest(*TWO, "tests/lab")],
+    "unit": [pytest(*TWO, "app/tests/unit"), pytest(*TWO, "tests/lab"), pytest("-n", "2", "-m", "not long", "tests/restores")],
     "simulation": [pytest("app/tests/simulation")],
     "integration": [pytest(*TWO, "-m", "not alone", "app/tests/integration"), pytest("-m", "alone", "app/tests/integration")],
     # Molecule remembers, outside the checkout, that it has made hosts which may be gone since.
     "molecule": [tool("molecule", "reset"), tool("molecule", "test", "--all")],
     # What takes longer than a change should wait for: on a lab that is up, or on one that it makes and leaves.
-    "proofs": [[PYTHON, f"{paths.ROOT}/bin/lab"], pytest("--durations=0", "molecule/tests/proofs")],
+    "proofs": [pytest("-m", "long", "tests/restores"), [PYTHON, f"{paths.ROOT}/bin/lab"], pytest("--durations=0", "molecule/tests/proofs")],
 }
 FAST = ["lint", "policy", "unit", "simulation", "integration"]
 ALL = [*FAST, "molecule"]
@@ -89,15 +89,17 @@ def main(arguments: list[str], usage: str) -> int:
 def _prepare(report: Report) -> str:
     note = machine.python_environment(report)
     server = paths.VENV / "bin" / "redis-server"
-    if not shutil.which("redis-server") and not server.exists():
-        # Debian's redis-server package would also start a service; the same program is in redis-tools.
-        if not Path("/usr/bin/redis-check-rdb").exists():
-            machine.install(report, ["redis-tools"])
-        server.symlink_to("/usr/bin/redis-check-rdb")
-    if not shutil.which("wrk"):  # the load generator of app/benchmarks
-        machine.install(report, ["wrk"])
+    packages = [name for name in ("wrk", "restic") if not shutil.which(name)]  # wrk loads app/benchmarks
     if not any(shutil.which(name) for name in ("chromium-headless-shell", "chromium")):  # opens the reports of drills
-        machine.install(report, ["chromium-headless-shell", "fonts-dejavu-core"])
+        packages += ["chromium-headless-shell", "fonts-dejavu-core"]
+    # Debian's redis-server package would also start a service; the same program is in redis-tools.
+    links = not shutil.which("redis-server") and not server.exists()
+    if links and not Path("/usr/bin/redis-check-rdb").exists():
+        packages.append("redis-tools")
+    if packages:
+        machine.install(report, packages)
+    if links:
+        server.symlink_to("/usr/bin/redis-check-rdb")
     return note
 
 

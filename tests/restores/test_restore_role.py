@@ -53,6 +53,7 @@ def test_a_lost_node_comes_back_without_voting_and_is_healed(restores):
     app.stop()
 
 
+@pytest.mark.long
 def test_a_node_is_emptied_and_filled_by_the_others_and_put_back_again(restores):
     """`nothing`, and its inverse: what was kept comes back, does not vote before it was healed, and then has what the others have."""
     app = restores.cluster.run("serve")
@@ -157,6 +158,7 @@ def test_a_backup_of_an_older_region_epoch_is_refused(restores):
     assert restores.play("find", "others", restore_to="nothing")[0] == 0
 
 
+@pytest.mark.long
 def test_the_host_has_lost_its_backups_too(restores, tmp_path):
     """They come from the repository, for the newest moment and for an older one; a wrong password is refused."""
     repository = Repository(tmp_path / "restic")
@@ -226,6 +228,7 @@ def test_a_repair_that_stops_is_said_and_can_be_started_again(restores):
     assert code == 0 and restores.state() == "member", said
 
 
+@pytest.mark.long
 def test_a_node_that_votes_and_lacks_a_key_is_noticed(restores):
     """And one that does not vote. The control is test_a_lost_node_comes_back_without_voting_and_is_healed."""
     app = restores.cluster.run("serve")

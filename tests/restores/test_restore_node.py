@@ -28,6 +28,7 @@ def faces(restores):
     return {mode: restores.cluster.run("serve", mode) for mode in ("cp", "ap")}
 
 
+@pytest.mark.long
 def test_a_lost_node_is_restored_and_what_a_run_kept_is_put_back(restores, faces):
     assert faces["cp"].write("kept", "1").status == 200
     restores.backups.collect()
@@ -54,6 +55,7 @@ def test_a_lost_node_is_restored_and_what_a_run_kept_is_put_back(restores, faces
     assert restores.state() == "member" and restores.kept() != [kept] and len(restores.kept()) == 1
 
 
+@pytest.mark.long
 def test_what_is_refused_changes_nothing(restores, faces):
     """The control is the run that is not refused, at the end, in check mode."""
     restores.backups.collect()

@@ -43,6 +43,7 @@ def holds(east: RestoredRegion, value: str) -> None:
         assert app.read("k").json["value"] == value
 
 
+@pytest.mark.long
 def test_a_region_goes_back_and_forth(east: RestoredRegion) -> None:
     to = two_writes(east, "first", "second")
     code, said = east.play("restore_region", to="2020-01-01T00:00:00Z", confirm="east")
@@ -74,6 +75,7 @@ def test_a_region_goes_back_and_forth(east: RestoredRegion) -> None:
     assert len(east.kept()) == 3, "what was written since the restore is kept as well"
 
 
+@pytest.mark.long
 def test_a_key_is_shown_and_written_back(east: RestoredRegion) -> None:
     to = two_writes(east, "then", "now")
     code, said = east.play("restore_key", face="ap", key="k", to=to)
