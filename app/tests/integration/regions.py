@@ -82,7 +82,7 @@ class Regions:
             ]
             node.start(wait=False)
         for name in NAMES:
-            wait_for(f"{name} is a copy", lambda n=name: self.linked(n))
+            wait_for(f"{name} is a copy", lambda n=name: self.linked(n), 30)
 
     def stop(self) -> None:
         self.west.stop()
