@@ -64,6 +64,8 @@ class Status:
     restored_to: str = ""
     #: The region epoch from which on the region's whole history was cut back (region_adopt.py); 0: it never was.
     history: int = 0
+    #: Of a node that is marked for such a change and not promoted yet: what ``history`` was before; None: no such node.
+    history_before: int | None = None
 
     @property
     def primary(self) -> bool:
@@ -89,7 +91,14 @@ class Status:
         """The region epoch at which its data was last written by the service; 0 without a guard."""
         if self.guard is None:
             return 0
-        return (self.fenced_epoch if self.guard.state == FENCED else 0) or self.guard.region_epoch
+        # `holdfast backup` makes *recovering* of it, and leaves that it was fenced.
+        fenced = self.guard.state == FENCED or (self.guard.state == RECOVERING and self.fenced_from)
+        return (self.fenced_epoch if fenced else 0) or self.guard.region_epoch
+
+    @property
+    def data_history(self) -> int:
+        """``history`` of the data itself: a mark that nothing was promoted under says nothing of it."""
+        return self.history if self.history_before is None else self.history_before
 
     def original(self, region: str, node: str) -> Guard | None:
         """Its guard, if it is a primary and no copy: of the node of that name in ``region``."""

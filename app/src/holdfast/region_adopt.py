@@ -10,7 +10,9 @@ Why nothing of after the moment T comes back, and nothing of before it is lost:
 
 - Only nodes that say that they were restored to T (or, for the inverse, that they are fenced at the given epoch) are
   taken; all but those set aside. A node that was away holds data of an older region epoch: it never votes, no request
-  believes in it, replicators and digests skip whoever is below the highest epoch, and repair wants it emptied first.
+  believes in it, replicators and digests skip whoever is below the highest epoch, and repair wants it emptied first. It
+  is not taken either if it came back, was fenced or was backed up: its data is of before an earlier restore
+  (``history``), or was fenced from a lower epoch than that of the others. Nobody joins those that serve already.
 - The nodes' clocks differ, so a write acknowledged before T may be on some restored nodes only. Reads hear all of them
   until they are settled, as after a promotion; AP data is merged in full, because every incarnation is fresh and all
   positions were forgotten. So sessions of before count as not seen: "read_your_writes": false, whatever their numbers.
@@ -25,11 +27,12 @@ Several regions cannot be put back at once, and only the one that serves may be:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .guard import FENCED, MEMBER, PROMOTED, RECOVERING, VOTING, Guard
 from .region import RegionRefused, Status, Statuses, majority, superseded_by
-from .region_promotion import Promotion, check_ages, check_nodes, giving_up
+from .region_promotion import Promotion, check_ages, check_histories, check_nodes, giving_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,10 @@ def adopt_plan(
     _check_epoch(own, peers, region, epoch)
     ours = {n: g for n in taken if (g := own[n].original(region, n)) is not None and _adopted(own[n], g, epoch)}
     promoted = {n: g for n, g in ours.items() if g.state == PROMOTED}
-    if any(g.state == MEMBER for g in ours.values()):
+    done = any(g.state == MEMBER for g in ours.values())
+    if done or promoted:
+        _check_none_is_late(own, taken, ours, epoch)
+    if done:
         return Promotion({}, {}, promoted, True)
     check_nodes(own, taken)
     mark: dict[str, Guard] = {}
@@ -92,6 +98,9 @@ def adopt_plan(
                 f"as well, or give it up with {giving_up(node)}; then it must be emptied before it returns"
             )
         mark[node] = guard
+    check_histories(own, taken, mark, cure="")
+    if put_back.fenced_at:
+        _check_served_last(own, mark)
     check_ages({n: own[n].copied_ms if n in ours else own[n].heartbeat_ms for n in taken}, grace_sec)
     marked = {n: g for n, g in ours.items() if g.state == RECOVERING}
     wrong = [n for n in ours if n not in marked and n not in promoted]
@@ -100,6 +109,32 @@ def adopt_plan(
             f"{', '.join(wrong)}: {ours[wrong[0]].state} at {epoch}; this epoch is over, use a higher one"
         )
     return Promotion(mark, marked, promoted, not mark and not marked)
+
+
+def _check_none_is_late(own: Statuses, taken: list[str], ours: Mapping[str, Guard], epoch: int) -> None:
+    """The region serves without it, or is about to: its data was not heard, and may not be any more."""
+    late = {n: g for n in taken if n not in ours and (g := own[n].guard) is not None}
+    if late:
+        found = ", ".join(f"{n} ({g.state} at {g.region_epoch})" for n, g in late.items())
+        raise RegionRefused(
+            f"{found} is none of those that serve at region epoch {epoch}, and cannot join them: give it up with "
+            f"{giving_up(next(iter(late)))}; then empty it and repair it"
+        )
+    bare = [n for n in taken if n not in ours]
+    check_nodes(own, bare)
+    if bare:
+        raise RegionRefused(f"{', '.join(bare)}: has no guard; holdfast bootstrap and holdfast repair make it a member")
+
+
+def _check_served_last(own: Statuses, mark: Mapping[str, Guard]) -> None:
+    """A fence also raises a node that was away while the others went on: what it was fenced from tells."""
+    top = max((own[n].served_at for n in mark), default=0)
+    old = [n for n in mark if own[n].served_at < top]
+    if old:
+        raise RegionRefused(
+            f"{', '.join(old)}: its data is of region epoch {own[old[0]].served_at}, that the others' of {top}; it was "
+            f"away before the fence. Give it up with {giving_up(old[0])}; then it must be emptied before it returns"
+        )
 
 
 def _adopted(status: Status, guard: Guard, epoch: int) -> bool:

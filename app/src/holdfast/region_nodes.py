@@ -34,6 +34,7 @@ _FIELDS = (
     "fenced_epoch",
     "restored_to",
     "history",
+    "history_before",
 )
 _LOOK: tuple[tuple[Any, ...], ...] = (
     ("INFO", "server", "replication", "persistence", "memory"),
@@ -148,6 +149,7 @@ def _status(info: Outcome, held: Outcome, heartbeat: Outcome, size: Outcome, clo
         _number(fields[10]),
         restored_to=fields[11],
         history=_number(fields[12]) or 0,
+        history_before=_number(fields[13]),
     )
 
 

@@ -44,7 +44,7 @@ def promote_plan(
     check_nodes(own, taken)
     copies = {n: g for n in taken if n not in ours and (g := own[n].guard) is not None}
     _check_copies(copies, taken, ours, region, epoch)
-    _check_histories(own, taken, copies)
+    check_histories(own, taken, copies)
     # A guard that is a copy holds copied_ms of another promotion.
     check_ages({n: own[n].copied_ms if n in ours else own[n].heartbeat_ms for n in taken}, grace_sec)
     _check_peers(peers, region, epoch)
@@ -97,14 +97,17 @@ def _check_copies(copies: dict[str, Guard], taken: list[str], ours: dict[str, Gu
             )
 
 
-def _check_histories(own: Statuses, taken: list[str], copies: Mapping[str, Guard]) -> None:
-    """A copy of before a restore of the whole region (region_adopt.py) would bring back what that has undone."""
-    cut = max((own[n].history for n in taken), default=0)
+def check_histories(
+    own: Statuses, taken: list[str], copies: Mapping[str, Guard], cure: str = "let it follow again, or "
+) -> None:
+    """Data of before a restore of the whole region (region_adopt.py) would bring back what that has undone."""
+    cut = max((own[n].data_history for n in taken), default=0)
     before = [n for n in copies if own[n].served_at < cut]
     if before:
         raise RegionRefused(
-            f"{', '.join(before)}: its copy was made before the region was restored (region epoch {cut}), and would "
-            f"bring back what that has undone: let it follow again, or give it up with {giving_up(before[0])}"
+            f"{', '.join(before)}: its data is of before the region was restored (region epoch {cut}), and would "
+            f"bring back what that has undone: {cure}give it up with {giving_up(before[0])}; then it must be "
+            "emptied before it returns"
         )
 
 

@@ -169,6 +169,36 @@ def test_the_data_of_before_can_be_put_back(east: Restorable) -> None:
     assert written(cp, "fourth") > undone
 
 
+def test_a_node_that_slept_through_a_restore_is_not_taken_by_the_next(east: Restorable) -> None:
+    """It came back unemptied, and both the fence of the next restore and its backups treat it as the others."""
+    cp, ap = start(east)
+    between, _versions = first_and_second(east, cp, ap)
+    east.collect()
+    east.nodes["db_g3"].kill()
+    east.fence(2)
+    for name in ("db_g1", "db_g2"):
+        east.put_back(name, between)
+    east.adopt(3, "--to", shown(between), "--without", "db_g3")
+    east.nodes["db_g3"].start()
+    serve_again(cp, ap)
+    settled(east, ("db_g1", "db_g2"))
+    assert {east.guard(n).get("history_before") for n in NAMES} == {None}
+    east.fence(4)
+    assert {n: east.guard(n)["fenced_epoch"] for n in NAMES} == {"db_g1": "3", "db_g2": "3", "db_g3": "1"}
+    code, _told, words = east.region("adopt", "--epoch", "5", "--fenced-at", "4")
+    assert (code, "db_g3: its data is of before the region was restored" in words) == (6, True), words
+    for node in east.nodes.values():  # as they are when all were put back to a moment of just now
+        node.client().hset("holdfast:guard", mapping={"state": "recovering", "restored_to": shown(between + 9)})
+    code, _told, words = east.region("adopt", "--epoch", "5", "--to", shown(between + 9))
+    assert (code, "db_g3: its data is of before the region was restored" in words) == (6, True), words
+    east.adopt(5, "--to", shown(between + 9), "--without", "db_g3")
+    serve_again(cp, ap)
+    is_first(cp)
+    is_first(ap)
+    code, _told, words = east.region("adopt", "--epoch", "5", "--to", shown(between + 9))
+    assert (code, "db_g3 (recovering at 4) is none of those that serve" in words) == (6, True), words
+
+
 def test_what_was_not_put_back_is_refused_and_nothing_is_changed(east: Restorable) -> None:
     cp, ap = start(east)
     between, _versions = first_and_second(east, cp, ap)

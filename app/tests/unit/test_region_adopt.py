@@ -29,7 +29,7 @@ def restored(name: str, **more: object) -> Status:
 
 
 def adopted(name: str, state: str, epoch: int = 3) -> Status:
-    return node(name, state, epoch, history=epoch)
+    return node(name, state, epoch, history=epoch, history_before=0 if state == RECOVERING else None)
 
 
 ALL = {n: restored(n) for n in NAMES}
@@ -123,14 +123,58 @@ def test_the_inverse_takes_what_was_fenced_before_the_restore_and_nothing_else()
             adopt_plan(kept | {"c": wrong}, {}, frozenset(), "east", 5, back, GRACE)
 
 
+def test_a_node_of_before_an_earlier_restore_is_not_taken() -> None:
+    """It was away then, came back unemptied, and its backups went on."""
+    twice = {n: restored(n, epoch=5, history=3) for n in NAMES}
+    assert set(plan(twice, epoch=7).mark) == set(NAMES)
+    for stale in (restored("c"), node("c", FENCED, 6, restored_to=T, fenced_epoch=1, fenced_from=RECOVERING)):
+        with pytest.raises(RegionRefused, match=r"c: its data is of before .* \(region epoch 3\).*--without c"):
+            plan(twice | {"c": stale}, epoch=7)
+        assert set(plan(twice | {"c": stale}, "c", epoch=7).mark) == {"a", "b"}
+    healed = restored("c", epoch=5)
+    assert set(plan(twice | {"c": healed}, epoch=7).mark) == set(NAMES), "emptied and healed since"
+
+
+def test_an_adoption_that_was_cut_off_is_repeated_under_a_higher_epoch() -> None:
+    """What was marked in vain says nothing of its data, and does not hide what that is."""
+    marked = node("a", FENCED, 4, restored_to=T, history=3, history_before=0, fenced_epoch=3, fenced_from=RECOVERING)
+    assert set(plan(ALL | {"a": marked}, epoch=5).mark) == set(NAMES)
+    with pytest.raises(RegionRefused, match=r"b, c: its data is of before .* \(region epoch 2\)"):
+        plan(ALL | {"a": replace(marked, history_before=2)}, epoch=5)
+
+
+def test_nobody_joins_those_that_serve_already() -> None:
+    """Their reads have not heard it; done is what all of them have done."""
+    for state in (MEMBER, PROMOTED):
+        serving = {n: adopted(n, state) for n in NAMES}
+        for late, why in (
+            (restored("c"), r"c \(recovering at 1\) is none of those that serve at region epoch 3.*--without c"),
+            (node("c", FENCED, 2), r"c \(fenced at 2\) is none of those.*--without c"),
+            (Status(False, "connect"), "c: does not answer.*--without c"),
+            (Status(True), "c: has no guard"),
+        ):
+            with pytest.raises(RegionRefused, match=why):
+                plan(serving | {"c": late})
+            assert plan(serving | {"c": late}, "c").done
+
+
+def test_the_inverse_does_not_take_a_node_that_was_away_before_the_fence() -> None:
+    kept = {n: node(n, FENCED, 8, fenced_from=MEMBER, fenced_epoch=7) for n in NAMES}
+    back = PutBack(fenced_at=8)
+    assert set(adopt_plan(kept, {}, frozenset(), "east", 11, back, GRACE).mark) == set(NAMES)
+    for state in (FENCED, RECOVERING):  # `holdfast backup mark` makes the latter of it
+        stale = node("c", state, 8, fenced_from=MEMBER, fenced_epoch=5)
+        with pytest.raises(RegionRefused, match=r"c: its data is of region epoch 5, .* of 7.*--without c"):
+            adopt_plan(kept | {"c": stale}, {}, frozenset(), "east", 11, back, GRACE)
+        assert set(adopt_plan(kept | {"c": stale}, {}, frozenset("c"), "east", 11, back, GRACE).mark) == {"a", "b"}
+
+
 def test_a_copy_of_before_the_restore_is_not_mixed_with_others_by_a_promotion() -> None:
     copies = {n: node(n, MEMBER, 3, history=3) for n in NAMES}
     healed = copies | {"b": node("b", MEMBER, 3)}  # emptied and healed since: it does not know of the restore
     assert set(promote_plan(healed, {}, frozenset(), "west", 4, GRACE).mark) == set(NAMES)
     for stale in (node("c", MEMBER, 1), node("c", FENCED, 2), node("c", FENCED, 4, fenced_epoch=1)):
-        with pytest.raises(
-            RegionRefused, match=r"c: its copy was made before the region was restored \(region epoch 3\)"
-        ):
+        with pytest.raises(RegionRefused, match=r"c: its data is of before the region was restored \(region epoch 3\)"):
             promote_plan(copies | {"c": stale}, {}, frozenset(), "west", 5, GRACE)
         assert set(promote_plan(copies | {"c": stale}, {}, frozenset("c"), "west", 5, GRACE).mark) == {"a", "b"}
     before = {n: node(n, FENCED, 4, fenced_epoch=3, history=3) for n in "ab"} | {"c": node("c", MEMBER, 3, history=3)}

@@ -2,7 +2,7 @@
 -- Replace the guard in one step, on behalf of `holdfast region`. KEYS: guard, peers, CP state, the zone's lease, the collector's, the heartbeat. ARGV[1..6] the guard expected,
 -- ARGV[7..12] the new one: state, region, node, region epoch, membership epoch, incarnation; ARGV[13] the run id of the server
 -- that was looked at, ARGV[14] '1': that process counts as confirmed from now on, ARGV[15] the reason, for people, ARGV[16] the epoch at which the region's
--- whole history was cut back ('' for no news of that). Declared as writing: a replica refuses, so whoever is moved is a primary.
+-- whole history was cut back ('' for no news of that; history_before keeps what it was until the node is *promoted*). Declared as writing: a replica refuses, so whoever is moved is a primary.
 -- A copy that becomes *recovering* forgets how far it had applied the others' AP writes, and a collection on it ends (as in
 -- repair_move); the leases that came with the copy end. The last heartbeat that came through stays in copied_ms: all that its
 -- primary had executed by then is in the copy. One that is *fenced* keeps what it was in fenced_from and its epoch in
@@ -21,8 +21,11 @@ redis.call('HSET', KEYS[1], 'state', ARGV[7], 'region', ARGV[8], 'node', ARGV[9]
   'membership_epoch', ARGV[11], 'incarnation', ARGV[12])
 redis.call('HSET', KEYS[1], 'reason', ARGV[15])
 if ARGV[14] == '1' then redis.call('HSET', KEYS[1], 'confirmed', run_id) end
-if ARGV[16] ~= '' then redis.call('HSET', KEYS[1], 'history', ARGV[16]) end
-if ARGV[7] == 'promoted' then redis.call('HDEL', KEYS[1], 'restored_to') end
+if ARGV[16] ~= '' then
+  local before = redis.call('HGET', KEYS[1], 'history_before') or redis.call('HGET', KEYS[1], 'history') or '0'
+  redis.call('HSET', KEYS[1], 'history', ARGV[16], 'history_before', before)
+end
+if ARGV[7] == 'promoted' then redis.call('HDEL', KEYS[1], 'restored_to', 'history_before') end
 if ARGV[7] == 'fenced' and g[1] ~= 'fenced' then
   redis.call('HSET', KEYS[1], 'fenced_from', g[1], 'fenced_epoch', g[4])
 elseif ARGV[7] ~= 'fenced' then

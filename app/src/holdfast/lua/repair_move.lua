@@ -13,7 +13,7 @@ end
 if not same or (ARGV[1] == '' and redis.call('DBSIZE') > 0) then return {'GUARD', unpack(g)} end
 redis.call('HSET', KEYS[1], 'state', ARGV[7], 'region', ARGV[8], 'node', ARGV[9], 'region_epoch', ARGV[10],
   'membership_epoch', ARGV[11], 'incarnation', ARGV[12])
-redis.call('HDEL', KEYS[1], 'restored_to')
+redis.call('HDEL', KEYS[1], 'restored_to', 'history_before')
 if ARGV[7] == 'recovering' then
   local peers = redis.call('HGETALL', KEYS[2])
   for i = 1, #peers, 2 do redis.call('HDEL', KEYS[2], peers[i]) end
