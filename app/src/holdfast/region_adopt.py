@@ -22,7 +22,8 @@ Why nothing of after the moment T comes back, and nothing of before it is lost:
   that were last written below it are not mixed with others by a promotion, and `region compare` calls what only an old
   region holds *undone*, which nobody writes back by itself: the restore was there to undo it.
 
-Several regions cannot be put back at once, and only the one that serves may be: the other one follows it.
+Several regions cannot be put back at once, and only the one that serves may be: the other one follows it. That it was
+not promoted while this one was fenced must be seen of a majority of its nodes, or typed by somebody who knows.
 """
 
 from __future__ import annotations
@@ -70,8 +71,10 @@ def adopt_plan(
     epoch: int,
     put_back: PutBack,
     grace_sec: float,
+    confirmed: bool = False,
 ) -> Promotion:
-    """What is left to do, begun before or not. Raises RegionRefused."""
+    """What is left to do, begun before or not. Raises RegionRefused. ``confirmed``: the operator typed the region's
+    name, and knows that the other region was not promoted."""
     taken = [n for n in own if n not in without]
     if len(taken) < majority(len(own)):
         raise RegionRefused(
@@ -108,6 +111,10 @@ def adopt_plan(
         raise RegionRefused(
             f"{', '.join(wrong)}: {ours[wrong[0]].state} at {epoch}; this epoch is over, use a higher one"
         )
+    if not confirmed and (mark or marked):
+        # What is marked does not tell any more when it served last; when all are, that was asked before.
+        served = max((own[n].served_at for n in mark if own[n].history_before is None), default=0) if mark else epoch
+        _check_peers_stood_by(peers, region, served)
     return Promotion(mark, marked, promoted, not mark and not marked)
 
 
@@ -135,6 +142,32 @@ def _check_served_last(own: Statuses, mark: Mapping[str, Guard]) -> None:
             f"{', '.join(old)}: its data is of region epoch {own[old[0]].served_at}, that the others' of {top}; it was "
             f"away before the fence. Give it up with {giving_up(old[0])}; then it must be emptied before it returns"
         )
+
+
+def _check_peers_stood_by(peers: Statuses, region: str, served: int) -> None:
+    """While this region is fenced the other one may be promoted, out of our sight. Our epoch would be the higher one:
+    what it acknowledged since would be lost when the two meet. ``served``: the epoch at which this one served last."""
+    quiet = [n for n, s in peers.items() if _stood_by(s, region, n, served)]
+    if peers and len(quiet) < majority(len(peers)):
+        raise RegionRefused(
+            f"only {', '.join(quiet) or 'no node'} of the other region shows that it was not promoted while this one "
+            f"was fenced; bring the others up, or, if you know that no promotion was begun, add --confirm {region} "
+            f"(of the runbook: -e accept_unseen={region})"
+        )
+
+
+def _stood_by(status: Status, region: str, node: str, served: int) -> bool:
+    """Stricter than for `region unfence`: a copy that was cut loose may be promoted in the next second."""
+    if status.role == "replica":
+        return status.reachable
+    if not status.reachable or status.reason or status.trouble == "loading":
+        return False
+    guard = status.guard
+    if guard is None:
+        return True
+    if guard.region == region or guard.node != node or guard.state != FENCED:
+        return False
+    return status.fenced_from not in VOTING or (status.fenced_epoch or 0) <= served
 
 
 def _adopted(status: Status, guard: Guard, epoch: int) -> bool:

@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     for action in (fence, unfence, promote, adopt, confirm):
         action.add_argument("--epoch", type=_epoch, required=True, metavar="N", help="the region epoch")
-    for action in (unfence, confirm):
+    for action in (unfence, adopt, confirm):
         action.add_argument(
             "--confirm", metavar="REGION", help="its name, typed by somebody who knows that no other serves"
         )

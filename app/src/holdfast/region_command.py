@@ -180,10 +180,10 @@ class RegionCommand:
 
     def _adopt(self, arguments: Namespace) -> int:
         epoch, without, grace = arguments.epoch, frozenset(arguments.without), self._settings.tombstone_grace_sec
-        put_back = PutBack(arguments.to or "", arguments.fenced_at or 0)
+        put_back, confirmed = PutBack(arguments.to or "", arguments.fenced_at or 0), self._typed(arguments.confirm)
         return self._let_serve(
             arguments,
-            lambda own, peers: adopt_plan(own, peers, without, self._region, epoch, put_back, grace),
+            lambda own, peers: adopt_plan(own, peers, without, self._region, epoch, put_back, grace, confirmed),
             "REGION_ADOPTED",
             history=epoch,
         )

@@ -219,7 +219,12 @@ def test_what_was_not_put_back_is_refused_and_nothing_is_changed(east: Restorabl
     assert (code, f"was restored to {shown(between)}" in words) == (6, True), words
     code, _told, words = east.region("adopt", "--epoch", "2", *to, "--without", "db_g3")
     assert (code, "db_g3 is at region epoch 2; use 3 or more" in words) == (6, True), words
+    east.peers = {n: port for port, n in enumerate(NAMES, 1)}  # nobody answers there
+    for more, why in (((), "-e accept_unseen=east"), (("--confirm", "west"), "the region is east")):
+        code, _told, words = east.region("adopt", "--epoch", "3", *to, "--without", "db_g3", *more)
+        assert (code, why in words) == (6, True), words
     assert east.states() == ["recovering", "recovering", "fenced"]
+    east.adopt(3, *to, "--without", "db_g3", "--confirm", "east")
 
 
 def test_control_a_node_that_was_not_put_back_brings_all_back_when_it_is_taken(east: Restorable) -> None:

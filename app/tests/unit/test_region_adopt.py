@@ -108,6 +108,54 @@ def test_only_the_region_that_serves_is_put_back() -> None:
         plan(ALL, peers={n: node(n, MEMBER, 2, "west") for n in NAMES})
 
 
+AWAY = Status(False, "connect")
+OLD = {n: node(n, FENCED, 2, "west", fenced_from=MEMBER, fenced_epoch=1) for n in NAMES}  # closed by a failover
+
+
+@pytest.mark.parametrize(
+    ("peers", "seen"),
+    [
+        ({}, True),  # there is no other region
+        (COPIES, True),
+        (
+            {n: replace(s, guard=None, reason="masterdown") for n, s in COPIES.items()},
+            True,
+        ),  # as our nodes were stopped
+        (COPIES | {"a": AWAY}, True),
+        (COPIES | {"a": AWAY, "b": AWAY}, False),
+        (dict.fromkeys(NAMES, AWAY), False),
+        (OLD, True),
+        ({n: Status(True) for n in NAMES}, True),  # blank
+        ({n: Status(True, "noauth") for n in NAMES}, False),
+        ({n: replace(s, role="primary") for n, s in COPIES.items()}, False),  # cut loose: about to be promoted
+        ({n: node(n, RECOVERING, 2, "west") for n in NAMES}, False),  # a promotion is under way
+        ({n: replace(s, fenced_epoch=2) for n, s in OLD.items()}, False),  # it has served since we did
+        ({n: replace(s, fenced_epoch=2, fenced_from=RECOVERING) for n, s in OLD.items()}, True),
+    ],
+)
+def test_that_the_other_region_was_not_promoted_is_seen_or_typed(peers: dict[str, Status], seen: bool) -> None:
+    back = PutBack(T)
+    if not seen:
+        with pytest.raises(RegionRefused, match=r"not promoted while this one was fenced.*-e accept_unseen=east"):
+            plan(ALL, peers=peers)
+    sure = adopt_plan(ALL, peers, frozenset(), "east", 3, back, GRACE, confirmed=not seen)
+    assert set(sure.mark) == set(NAMES)
+
+
+def test_it_is_seen_anew_when_an_adoption_goes_on() -> None:
+    marked = {n: adopted(n, RECOVERING) for n in NAMES}
+    promoted_and_fenced = {n: replace(s, fenced_epoch=2) for n, s in OLD.items()}
+    assert set(plan(marked, peers=OLD).marked) == set(NAMES)
+    for own, peers, epoch in (
+        (marked, dict.fromkeys(NAMES, AWAY), 3),
+        (marked | {"a": adopted("a", PROMOTED)}, dict.fromkeys(NAMES, AWAY), 3),
+        ({n: replace(s, restored_to=T) for n, s in marked.items()}, promoted_and_fenced, 4),
+    ):
+        with pytest.raises(RegionRefused, match="not promoted while this one was fenced"):
+            plan(own, peers=peers, epoch=epoch)
+    assert plan({n: adopted(n, PROMOTED) for n in NAMES}, peers=dict.fromkeys(NAMES, AWAY)).done
+
+
 def test_a_node_whose_data_ends_long_before_the_others_is_refused() -> None:
     aged = {n: restored(n, heartbeat_ms=100_000) for n in "ab"} | {"c": restored("c", heartbeat_ms=30_000)}
     with pytest.raises(RegionRefused, match="c: the copy ends 70 s before"):
