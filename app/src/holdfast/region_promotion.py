@@ -45,6 +45,7 @@ def promote_plan(
     copies = {n: g for n in taken if n not in ours and (g := own[n].guard) is not None}
     _check_copies(copies, taken, ours, region, epoch)
     check_histories(own, taken, copies)
+    _check_moments({n: own[n].restored_to for n in taken if n not in promoted})
     # A guard that is a copy holds copied_ms of another promotion.
     check_ages({n: own[n].copied_ms if n in ours else own[n].heartbeat_ms for n in taken}, grace_sec)
     _check_peers(peers, region, epoch)
@@ -108,6 +109,24 @@ def check_histories(
             f"{', '.join(before)}: its data is of before the region was restored (region epoch {cut}), and would "
             f"bring back what that has undone: {cure}give it up with {giving_up(before[0])}; then it must be "
             "emptied before it returns"
+        )
+
+
+def _check_moments(restored_to: Mapping[str, str]) -> None:
+    """The other region was in the middle of a restore: some copies are of a moment, the others of now (or of another).
+    Together they would bring back part of what the restore was to undo. Any of the two is whole."""
+    kinds: dict[str, list[str]] = {}
+    for node, moment in restored_to.items():
+        kinds.setdefault(moment, []).append(node)
+    if len(kinds) > 1:
+        said = "; ".join(
+            f"{', '.join(nodes)}: " + (f"restored to {moment}" if moment else "not restored")
+            for moment, nodes in kinds.items()
+        )
+        fewest = min(kinds.values(), key=len)
+        raise RegionRefused(
+            f"the other region was in the middle of a restore ({said}), and a mixture would bring back part of what it "
+            f"undoes: give up {', '.join(fewest)} with {giving_up(fewest[0])}"
         )
 
 

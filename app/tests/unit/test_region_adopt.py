@@ -229,6 +229,24 @@ def test_a_copy_of_before_the_restore_is_not_mixed_with_others_by_a_promotion() 
     assert set(promote_plan(before, {}, frozenset(), "west", 5, GRACE).mark) == set(NAMES), "one lags behind the fence"
 
 
+def test_a_promotion_in_the_middle_of_a_restore_takes_one_state_and_not_a_mixture() -> None:
+    now = {n: node(n, FENCED, 2, fenced_epoch=1, fenced_from=MEMBER) for n in NAMES}
+
+    def promoted(copies: dict[str, Status], *without: str) -> set[str]:
+        return set(promote_plan(copies, {}, frozenset(without), "west", 3, GRACE).mark)
+
+    assert promoted(now) == promoted(ALL) == set(NAMES)
+    for mixed, few in ((now | {"a": ALL["a"]}, "a"), (ALL | {"c": now["c"]}, "c")):
+        with pytest.raises(RegionRefused, match=rf"middle of a restore.*to {T}.*give up {few} with --without {few}"):
+            promoted(mixed)
+        assert promoted(mixed, few) == {*NAMES} - {few}
+    half = now | {"a": node("a", RECOVERING, 3, "west", restored_to=T)}  # begun before
+    with pytest.raises(RegionRefused, match="give up a with"):
+        promoted(half)
+    late = {n: node(n, RECOVERING, 3, "west", restored_to=T) for n in "bc"} | {"a": node("a", PROMOTED, 3, "west")}
+    assert set(promote_plan(late, {}, frozenset(), "west", 3, GRACE).marked) == {"b", "c"}
+
+
 def test_what_only_an_old_region_holds_is_undone_if_the_serving_one_was_restored_since() -> None:
     old = {n: node(n, FENCED, 2, fenced_from=MEMBER, fenced_epoch=1) for n in NAMES}
     serving = {n: node(n, MEMBER, 4, "west", history=4) for n in NAMES}
