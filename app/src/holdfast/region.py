@@ -56,7 +56,7 @@ class Status:
     note: str = ""
     #: Of a node that was promoted: the last heartbeat that had come through, by its old primary's clock in ms.
     copied_ms: int | None = None
-    #: Of a fenced node: the region epoch at which it was what ``fenced_from`` says.
+    #: Of a fenced node, also after `region unfence`: the region epoch at which it was what ``fenced_from`` says.
     fenced_epoch: int | None = None
     #: Of a replica: for how long a running instance has seen no newer heartbeat than this, by its own clock.
     unchanged_sec: float | None = None
@@ -251,9 +251,19 @@ def to_unfence(
             f"{', '.join(fenced) or 'no node'} is fenced at {epoch}; {majority(len(own))} are needed: "
             + _fence_cure(own, region, epoch)
         )
-    # What it was before counts again; a node that was being healed is no member for having been fenced.
-    states = {n: own[n].fenced_from if own[n].fenced_from in VOTING else RECOVERING for n in fenced}
-    return {n: (g, replace(g, state=states[n])) for n, g in fenced.items()}
+    top = max((own[n].fenced_epoch or 0 for n in {*fenced, *back} if own[n].history_before is None), default=0)
+    return {n: (g, _as_before(own[n], g, top)) for n, g in fenced.items()}
+
+
+def _as_before(status: Status, fenced: Guard, top: int) -> Guard:
+    """What it was before counts again; a node that was being healed is no member for having been fenced.
+
+    Nor is one that was away while the others went on, to ``top``: it gets its old epoch back as well, without a vote,
+    so that it is not healed by merging but emptied first.
+    """
+    if status.fenced_epoch and status.fenced_epoch < top:
+        return replace(fenced, state=RECOVERING, region_epoch=status.fenced_epoch)
+    return replace(fenced, state=status.fenced_from if status.fenced_from in VOTING else RECOVERING)
 
 
 def _fence_cure(own: Statuses, region: str, epoch: int) -> str:

@@ -146,8 +146,9 @@ class RegionCommand:
             return self._end(
                 Exit.INCOMPLETE,
                 told,
-                f"{', '.join(low)}: the fence never got there, so it stays at region epoch {max(low.values())} and "
-                f"does not vote: empty it, then holdfast bootstrap and holdfast repair {next(iter(low))}",
+                f"{', '.join(low)}: the fence never got there, or its data was older than the others' before; it is at "
+                f"region epoch {max(low.values())} and does not vote: empty it, then holdfast bootstrap and holdfast "
+                f"repair {next(iter(low))}",
             )
         return self._end(Exit.OK, told)
 

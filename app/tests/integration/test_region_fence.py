@@ -49,6 +49,29 @@ def test_a_node_that_the_fence_did_not_reach_is_named_by_unfence(regions: Region
     assert (code, set(told["nodes"].values())) == (0, {"member at 2"}), "the cure that was named"
 
 
+def test_a_node_that_was_behind_before_a_fence_gets_no_vote_when_that_is_taken_back(regions: Regions) -> None:
+    west, (late, *others) = regions.west, reversed(NAMES)
+    for node in others:  # two changes that the third slept through
+        west.nodes[node].client().hset("holdfast:guard", "region_epoch", 3)
+    west.nodes[late].client().set("cp:undone", "x")
+    assert west.region("fence", "--epoch", "4", "--reason", "drill")[0] == 0
+    assert west.states() == ["fenced"] * 3
+    west.nodes[late].kill()
+    code, told, words = west.region("unfence", "--epoch", "4")
+    assert (code, [told["nodes"][n] for n in others]) == (0, ["member at 4"] * 2), words
+    west.nodes[late].start()
+    for _again in range(2):
+        code, told, words = west.region("unfence", "--epoch", "4")
+        assert (code, told["nodes"][late]) == (3, "recovering at 1"), words
+        assert f"{late}: the fence never got there, or its data was older" in words
+    repair = [sys.executable, "-m", "holdfast", "repair", late]
+    done = subprocess.run(repair, env=west.env("cp"), capture_output=True, text=True, timeout=60)
+    assert "must_empty" in done.stdout, "it is not healed by merging"
+    assert west.region("fence", "--epoch", "5", "--reason", "drill")[0] == 0
+    code, told, _words = west.region("unfence", "--epoch", "5")
+    assert (code, told["nodes"][late]) == (3, "recovering at 1"), "all at once as well"
+
+
 def test_a_promotion_refuses_a_copy_that_would_bring_collected_deletes_back(regions: Regions) -> None:
     beats = regions.west.run("replicate", "ap")
     east = regions.east

@@ -139,6 +139,24 @@ def test_unfence() -> None:
             to_unfence(own, peers, "west", 2, confirmed)
 
 
+def test_unfence_gives_no_vote_to_a_node_that_was_behind_before_the_fence() -> None:
+    """The fence raised it to the others' epoch, and a promotion and an adoption restart the membership epoch."""
+    up = {n: replace(s, fenced_epoch=5) for n, s in fenced(6).items()}
+    assert {after.state for _, after in to_unfence(up, EAST, "west", 6, False).values()} == {MEMBER}
+    behind = up | {"c": replace(up["c"], fenced_epoch=3)}
+    after = {n: (g.state, g.region_epoch) for n, (_, g) in to_unfence(behind, EAST, "west", 6, False).items()}
+    assert after == {"a": (MEMBER, 6), "b": (MEMBER, 6), "c": (RECOVERING, 3)}
+    others = {n: primary(n, epoch=6, fenced_epoch=5) for n in "ab"}  # unfenced while it was away
+    moved = to_unfence(others | {"c": behind["c"]}, EAST, "west", 6, False)
+    assert {n: (g.state, g.region_epoch) for n, (_, g) in moved.items()} == {"c": (RECOVERING, 3)}
+    moved = to_unfence(others | {"c": up["c"]}, EAST, "west", 6, False)
+    assert moved["c"][1].state == MEMBER, "it was in step"
+    marked = replace(up["a"], fenced_from=RECOVERING, fenced_epoch=5, history_before=0)
+    rest = {n: replace(up[n], fenced_epoch=1) for n in "bc"}  # an adoption of theirs was cut off after one mark
+    moved = to_unfence(rest | {"a": marked}, EAST, "west", 6, False)
+    assert {n: g.state for n, (_, g) in moved.items()} == {"a": RECOVERING, "b": MEMBER, "c": MEMBER}
+
+
 AGED = {
     "a": primary("a", heartbeat_ms=99_000),
     "b": primary("b", heartbeat_ms=38_999),

@@ -6,7 +6,7 @@
 -- A copy that becomes *recovering* forgets how far it had applied the others' AP writes, and a collection on it ends (as in
 -- repair_move); the leases that came with the copy end. The last heartbeat that came through stays in copied_ms: all that its
 -- primary had executed by then is in the copy. One that is *fenced* keeps what it was in fenced_from and its epoch in
--- fenced_epoch, for `region unfence`.
+-- fenced_epoch, for `region unfence`. The latter stays when that is taken back: it tells whether the nodes left were behind.
 -- Returns {'OK'}, {'CHANGED'} if it is another process, or the real guard in {'GUARD', ...}.
 local g = redis.call('HMGET', KEYS[1], 'state', 'region', 'node', 'region_epoch', 'membership_epoch', 'incarnation')
 local same = true
@@ -29,7 +29,8 @@ if ARGV[7] == 'promoted' then redis.call('HDEL', KEYS[1], 'restored_to', 'histor
 if ARGV[7] == 'fenced' and g[1] ~= 'fenced' then
   redis.call('HSET', KEYS[1], 'fenced_from', g[1], 'fenced_epoch', g[4])
 elseif ARGV[7] ~= 'fenced' then
-  redis.call('HDEL', KEYS[1], 'fenced_from', 'fenced_epoch')
+  redis.call('HDEL', KEYS[1], 'fenced_from')
+  if ARGV[10] ~= g[4] or ARGV[12] ~= g[6] then redis.call('HDEL', KEYS[1], 'fenced_epoch') end
 end
 if ARGV[7] == 'recovering' and ARGV[12] ~= g[6] then
   local peers = redis.call('HGETALL', KEYS[2])
