@@ -111,7 +111,8 @@ def heal(
             f"only {', '.join(able) or 'none'} of the other nodes can vote and answers; {majority(names)} are needed",
         )
     guard = _recovering(target, region, able, fresh)
-    yield from move(target, before.guard, guard)
+    # Or, when all have been healed one by one, nobody would know any more that the region was put back to a moment.
+    yield from move(target, before.guard, guard, max(seen[n].history for n in able))
     epoch = 0
     if raise_epoch:
         epoch = yield from raise_epoch_of_majority(names, region, without)
@@ -121,10 +122,10 @@ def heal(
     return Healed(guard, epoch)
 
 
-def move(target: str, expected: Guard | None, new: Guard) -> Steps[None]:
+def move(target: str, expected: Guard | None, new: Guard, history: int = 0) -> Steps[None]:
     """Change one guard; a lost answer is looked up."""
     for _attempt in range(ATTEMPTS):
-        (told,) = yield [(target, Move(expected, new))]
+        (told,) = yield [(target, Move(expected, new, history))]
         if isinstance(told, Moved) or (isinstance(told, Differs) and told.guard == new):
             return
         if isinstance(told, Differs):

@@ -56,7 +56,7 @@ def heal_all(
     epoch = max((g.membership_epoch for g in known), default=1) + 1
     guards = {n: Guard(RECOVERING, region, n, region_epoch, epoch, fresh()) for n in present}
     for name, guard in guards.items():
-        yield from move(name, seen[name].guard, guard)
+        yield from move(name, seen[name].guard, guard, max(seen[n].history for n in present))
     # The largest floor everywhere. A register below it stays all the same: it may be the last copy of a value; so a
     # delete that was collected may come undone here, as any acknowledged write may be lost. Such keys are named.
     seen = yield from look(names)

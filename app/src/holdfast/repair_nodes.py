@@ -91,7 +91,7 @@ def _command(step: Step) -> tuple[Script, list[Any], list[Any]]:
         return scripts.REPAIR_LOOK, [scripts.GUARD, scripts.LEASE_KEY, scripts.CP_STATE], []
     if isinstance(step, Move):
         keys: list[Any] = [scripts.GUARD, scripts.PEERS, scripts.CP_STATE]
-        return scripts.REPAIR_MOVE, keys, [*_fields(step.expected), *_fields(step.new)]
+        return scripts.REPAIR_MOVE, keys, [*_fields(step.expected), *_fields(step.new), step.history]
     believed = step.guard.expectation(step.guard.state)
     if isinstance(step, Page):
         return scripts.REPAIR_PAGE, [scripts.GUARD], [*believed, step.cursor, PAGE_KEYS]
@@ -114,7 +114,7 @@ def _told(step: Step, outcome: Answer | Failed) -> Told:
     if head == b"GUARD":
         return Differs(Guard.from_fields(rest))
     if isinstance(step, Look):
-        return Seen(Guard.from_fields(rest[0]), rest[1] == 0, *(field.decode() for field in rest[2:4]))
+        return Seen(Guard.from_fields(rest[0]), rest[1] == 0, rest[2].decode(), rest[3].decode(), int(rest[4] or 0))
     if isinstance(step, Move | Floor | Forget):
         return Moved()
     if isinstance(step, Page):

@@ -45,10 +45,13 @@ class Move:
 
     Becoming *recovering* also forgets how far the node had applied the others' AP writes, and ends what a collection
     had begun there; the fresh incarnation becomes the batch under which only this repair vouches.
+
+    ``history``: that of the nodes it is healed from; the node's own is raised to it.
     """
 
     expected: Guard | None
     new: Guard
+    history: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class Seen:
     run_id: str
     #: The node's floor: the largest tag a collection has named there.
     floor: str = ""
+    #: The region epoch from which on its history was cut back (region_adopt.py); 0: it never was.
+    history: int = 0
 
 
 @dataclass(frozen=True, slots=True)

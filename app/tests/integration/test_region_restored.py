@@ -139,6 +139,7 @@ def test_a_node_that_was_away_comes_back_only_emptied(east: Restorable) -> None:
     east.bootstrap()
     assert "REPAIR_FINISHED" in east.command("repair", "db_g3")
     assert east.guard("db_g3")["state"] == "member"
+    assert east.guard("db_g3")["history"] == "3", "it tells copies of before from those of since, as its donors do"
     assert east.holding("second") == []
     is_first(cp)
 

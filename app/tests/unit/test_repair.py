@@ -48,6 +48,7 @@ class Nodes:
         self.guards: dict[str, Guard | None] = dict(zip(NAMES, guards, strict=True))
         self.data: dict[str, dict[str, Register]] = {n: {} for n in NAMES}
         self.floors: dict[str, str] = dict.fromkeys(NAMES, "")
+        self.histories = dict.fromkeys(NAMES, 0)
         self.away: set[str] = set()
         self.largest_round = 0
 
@@ -69,11 +70,12 @@ class Nodes:
             return NotDone("connect", True)
         held, data = self.guards[node], self.data[node]
         if isinstance(step, Look):
-            return Seen(held, not data, f"run-{node}", self.floors[node])
+            return Seen(held, not data, f"run-{node}", self.floors[node], self.histories[node])
         if isinstance(step, Move):
             if step.expected != held:
                 return Differs(held)
             self.guards[node] = step.new
+            self.histories[node] = max(self.histories[node], step.history)
             return Moved()
         if step.guard != held:
             return Differs(held)
@@ -184,6 +186,21 @@ def test_refused_targets(target: Guard | None, code: Code) -> None:
         nodes.drive(heal("c", NAMES, "lab", "fresh", quiet))
     assert stopped.value.code is code
     assert nodes.guards["c"] == target, "nothing was changed"
+
+
+def test_who_is_healed_knows_that_the_region_was_put_back_to_a_moment() -> None:
+    """Or nobody does when all have been emptied and healed, and a copy of before counts as one of the same history."""
+    nodes = Nodes(guard("a"), guard("b"), None)
+    nodes.histories["b"] = 5
+    nodes.drive(heal("c", NAMES, "lab", "fresh", quiet))
+    assert nodes.histories == {"a": 0, "b": 5, "c": 5}
+    nodes.histories["c"] = 7
+    nodes.drive(heal("c", NAMES, "lab", "again", quiet))
+    assert nodes.histories["c"] == 7
+    nodes = Nodes(guard("a"), guard("b"), None)
+    nodes.histories["b"] = 5
+    nodes.drive(heal_all(NAMES, "lab", lambda: "fresh", quiet))
+    assert nodes.histories == dict.fromkeys(NAMES, 5)
 
 
 def test_an_older_region_epoch_must_be_emptied_first() -> None:
