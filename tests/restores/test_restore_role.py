@@ -101,9 +101,9 @@ def test_what_cannot_be_made_leaves_nothing_behind_and_the_node_at_work(restores
     [piece] = [path for path in (restores.store / "db_g1/files").rglob("*.incr.aof.*") if path.stat().st_size > 0]
     piece.write_bytes(b"x" * piece.stat().st_size)
     code, said = restores.play("find", "make", "swap")
-    assert code != 0 and "its checksum differs" in said and "Nothing was stopped or exchanged, and what was half made is removed" in said, (
-        said
-    )
+    assert (
+        code != 0 and "its checksum differs" in said and "This run stopped and exchanged nothing, and what was half made is removed" in said
+    ), said
     assert [path.name for path in (restores.data / ".restore").iterdir()] == []
     assert restores.state() == "member" and restores.kept() == []
 
