@@ -30,8 +30,8 @@ def holdfast(arguments):
     env = told["env"] | {"PYTHONPATH": told["src"]}
     # Nodes that a fence does not reach.
     missed = (place / "missed").read_text().split() if arguments[:2] == ["region", "fence"] and (place / "missed").exists() else []
-    for name in missed:
-        env["NODES"] = env["NODES"].replace(f":{told['ports'][name]}", ":1")
+    for nobody, name in enumerate(missed, 1):
+        env["NODES"] = env["NODES"].replace(f":{told['ports'][name]}", f":{nobody}")
     sys.exit(subprocess.run([told["python"], "-m", "holdfast", *arguments], env=env, cwd="/").returncode)
 def pid_of(name):
     return place / f"{name}.pid"
