@@ -129,6 +129,7 @@ def test_the_inverse_names_the_epoch_at_which_the_data_of_before_was_fenced() ->
         ({"records": [ENDED, BACK], "to": "", "undo": "r1"}, "run r3 has taken r1 back already.*-e undo=r3"),
         ({"records": [], "status": STATUS | {"nodes": NODES | {"c": node(epoch=4)}}}, r'c holds data of an older.*"without": \["c"\]'),
         ({"records": [], "status": AWAY}, r'c does not answer.*"without": \["c"\]'),
+        ({"records": [], "status": STATUS | {"peers": {name: {"reachable": False} for name in "abc"}}}, "0 of 3 nodes.*accept_unseen=east"),
         ({"records": [], "without": "bc"}, "no majority"),
         ({"records": [], "status": STATUS | {"epoch": 0}}, "epoch is not known"),
     ],
@@ -142,6 +143,15 @@ def test_what_is_refused_names_cause_and_cure(given: dict[str, Any], why: str) -
 def test_a_node_that_is_given_up_need_not_answer() -> None:
     assert plan([], AWAY, without="c")["refusals"] == []
     assert plan([], STATUS | {"nodes": NODES | {"c": node(epoch=4)}}, without="c")["refusals"] == []
+
+
+def test_the_other_region_is_seen_to_stand_by_or_somebody_knows_it() -> None:
+    unseen = STATUS | {"peers": {"a": node(role="replica"), **{name: {"reachable": False} for name in "bc"}}}
+    assert len(plan([], unseen)["refusals"]) == 1
+    assert plan([], unseen | {"peers": unseen["peers"] | {"b": node("fenced", region="west")}})["refusals"] == []
+    for typed, refused in (("east", 0), ("west", 1)):
+        assert len(filters.restore_region_plan([], unseen, "mine", TO, "", [], "", typed)["refusals"]) == refused
+    assert plan([OPEN], unseen, to="", abandon="r2")["refusals"] == []
 
 
 def test_which_region_serves() -> None:

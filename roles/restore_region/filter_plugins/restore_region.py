@@ -40,7 +40,14 @@ def restore_region_serves(status: dict[str, Any]) -> bool:
 
 
 def restore_region_plan(
-    records: list[dict[str, Any]], status: dict[str, Any], run: str, to: str, undo: str, without: list[str], abandon: str = ""
+    records: list[dict[str, Any]],
+    status: dict[str, Any],
+    run: str,
+    to: str,
+    undo: str,
+    without: list[str],
+    abandon: str = "",
+    accept_unseen: str = "",
 ) -> dict[str, Any]:
     """``records``: of all hosts of the region; ``to`` is given, or for the inverse ``undo``, or the run to ``abandon``.
 
@@ -78,6 +85,8 @@ def restore_region_plan(
             f"{', '.join(low)} holds data of an older region epoch, which a restore could bring back. Heal it (it must be emptied: "
             f'runbooks/restore_node.yml with -e to=nothing), or do without it: -e \'{{"without": ["{low[0]}"]}}\''
         )
+    if not abandon and not adopted:
+        refusals += _refused_unseen(status, accept_unseen)
     if len(without) * 2 >= len(status["nodes"]):
         refusals.append(f"without {', '.join(without)} no majority of the region's nodes is left")
     if int(status["epoch"]) == 0 and not begun:
@@ -101,6 +110,25 @@ def restore_region_plan(
         "lines": _lines(status["region"], wanted, begun.get("run", run), adopt, adopted, abandon),
         "refusals": refusals,
     }
+
+
+def _refused_unseen(status: dict[str, Any], accept_unseen: str) -> list[str]:
+    """`holdfast region adopt` asks the same, when the data was exchanged: better to know it before."""
+    region, peers = status["region"], status["peers"].values()
+    if accept_unseen not in ("", region):
+        return [f"accept_unseen is '{accept_unseen}', and the region that is restored is {region}"]
+    seen = [
+        peer
+        for peer in peers
+        if peer.get("reachable")
+        and (peer["role"] == "replica" or peer["state"] is None or (peer["state"] == "fenced" and peer["region"] != region))
+    ]
+    if accept_unseen or not peers or len(seen) > len(peers) // 2:
+        return []
+    return [
+        f"{len(seen)} of {len(peers)} nodes of the other region show that they stand by, so it might be promoted while {region} is fenced. "
+        f"Bring them up; or, if you know that nobody promotes it: -e accept_unseen={region}"
+    ]
 
 
 def _is_low(node: dict[str, Any], status: dict[str, Any]) -> bool:
