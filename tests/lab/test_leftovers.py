@@ -147,7 +147,7 @@ def test_what_is_in_use_is_not_listed(host, listed):
 
 
 def test_what_a_private_redis_may_run_on_is_not_listed(host, listed):
-    """It has the place of all that is being made mounted, and told its directory in its arguments. A mount of all data is no such use."""
+    """It has the place of all that is being made mounted, and its arguments name the directory. A mount of all data is no such use."""
     host.docker["container"].append({"Id": "c2", "Image": "sha256:2", "Mounts": [{"Source": f"{host.data}"}]})
     assert listed[2] in host.names()
     host.docker["container"].append({"Id": "c3", "Image": "sha256:2", "Mounts": [{"Source": f"{host.data}/.restore"}]})

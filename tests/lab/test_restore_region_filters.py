@@ -86,6 +86,7 @@ def test_a_run_is_over_when_one_host_says_so_or_a_region_has_gone_on() -> None:
         "one host was away": ([OPEN, OPEN | {"ended": True}], FENCED),
         "the other region took over": ([OPEN], status(6, *["fenced"] * 3, peers={"a": node("promoted", region="west", epoch=6)})),
         "its nodes follow the other one": ([OPEN], status(9, *["member"] * 3, role="replica", region="west")),
+        "they follow it while it is being restored": ([OPEN], status(9, *["fenced"] * 3, role="replica", region="west")),
         "it serves under a later epoch": ([OPEN], status(8, *["member"] * 3)),
     }.values():
         assert filters.restore_region_unfinished(records, now) == {}, now

@@ -13,7 +13,8 @@ def restore_region_unfinished(records: list[dict[str, Any]], status: dict[str, A
     """The run that was begun and not ended; empty if there is none. ``records``: of all hosts of the region that gave ``status``.
 
     One host that says that it ended is enough: another may have been away. A run is over as well once its region votes above the
-    epoch under which that run would have it serve, or the other region at its fence or above: what it did is of no use then.
+    epoch under which that run would have it serve, or the other region at its fence or above, or these nodes follow that one: what it
+    did is of no use then.
     """
     ended = {record["run"] for record in records if record.get("ended")}
     left = [record for record in records if record["run"] not in ended and not _over(record, status)]
@@ -25,9 +26,13 @@ def _adopt(record: dict[str, Any]) -> int:
 
 
 def _over(record: dict[str, Any], status: dict[str, Any]) -> bool:
-    nodes = [node for node in (*status["nodes"].values(), *status["peers"].values()) if node.get("state") in VOTING]
-    above = [node for node in nodes if int(node["region_epoch"]) > _adopt(record)]
-    return bool(above) or any(node["region"] != status["region"] and int(node["region_epoch"]) >= int(record["fence"]) for node in nodes)
+    def votes(node: dict[str, Any]) -> bool:
+        return node.get("state") in VOTING
+
+    own, all_nodes = status["nodes"].values(), [*status["nodes"].values(), *status["peers"].values()]
+    others = [n for n in all_nodes if n.get("region") not in (None, status["region"]) and int(n["region_epoch"]) >= int(record["fence"])]
+    above = any(votes(node) and int(node["region_epoch"]) > _adopt(record) for node in all_nodes)
+    return above or any(votes(node) or (node in own and node["role"] == "replica") for node in others)
 
 
 def _own(status: dict[str, Any]) -> list[dict[str, Any]]:
