@@ -106,6 +106,8 @@ def test_a_run_can_be_given_up_until_it_was_carried_out() -> None:
     made = plan([OPEN], FENCED, to="", abandon="r2")
     assert (made["refusals"], made["run"], made["abandon"], made["fence"], made["followers"]) == ([], "r2", "r2", 6, [])
     assert "serves again as it was" in made["lines"][0]
+    half = plan([OPEN], status(6, "member", "fenced", "fenced"), to="", abandon="r2")
+    assert (half["voting"], half["fence"]) == (True, 6), "nodes that are left under that fence"
     assert "-e undo=r2 takes it back" in plan([OPEN], status(7, *["member"] * 3), to="", abandon="r2")["refusals"][0]
     assert "did not end: none" in plan([ENDED], to="", abandon="r1")["refusals"][0]
     given_up = {"run": "r2", "to": "", "undo": "", "fence": 6, "ended": True, "abandoned": True}

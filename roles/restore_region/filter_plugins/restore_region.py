@@ -29,7 +29,7 @@ def _over(record: dict[str, Any], status: dict[str, Any]) -> bool:
     def votes(node: dict[str, Any]) -> bool:
         return node.get("state") in VOTING
 
-    own, all_nodes = status["nodes"].values(), [*status["nodes"].values(), *status["peers"].values()]
+    own, all_nodes = list(status["nodes"].values()), [*status["nodes"].values(), *status["peers"].values()]
     others = [n for n in all_nodes if n.get("region") not in (None, status["region"]) and int(n["region_epoch"]) >= int(record["fence"])]
     above = any(votes(node) and int(node["region_epoch"]) > _adopt(record) for node in all_nodes)
     return above or any(votes(node) or (node in own and node["role"] == "replica") for node in others)
@@ -96,7 +96,7 @@ def restore_region_plan(
         refusals.append(f"without {', '.join(without)} no majority of the region's nodes is left")
     if int(status["epoch"]) == 0 and not begun:
         refusals.append("no node's guard could be read, so the region epoch is not known. Look at `holdfast region status`")
-    fence, adopt = _epochs(begun, status, voting, adopted)
+    fence, adopt = _epochs(begun, status, voting and not abandon, adopted)
     fences = [int(record["fence"]) for record in records if undo and record["run"] == undo]
     follow = [name for name, peer in status["peers"].items() if peer.get("role") == "replica" and name not in without]
     return {
@@ -111,7 +111,7 @@ def restore_region_plan(
         "serves": adopted and restore_region_serves(status),
         "voting": voting,
         "followers": [] if abandon else follow,
-        "others": [] if abandon else sorted(status["peers"].keys() - set(follow)),
+        "others": [] if abandon else sorted(set(status["peers"]) - set(follow)),
         "lines": _lines(status["region"], wanted, begun.get("run", run), adopt, adopted, abandon),
         "refusals": refusals,
     }
@@ -119,7 +119,7 @@ def restore_region_plan(
 
 def _refused_unseen(status: dict[str, Any], accept_unseen: str) -> list[str]:
     """`holdfast region adopt` asks the same, when the data was exchanged: better to know it before."""
-    region, peers = status["region"], status["peers"].values()
+    region, peers = status["region"], list(status["peers"].values())
     if accept_unseen not in ("", region):
         return [f"accept_unseen is '{accept_unseen}', and the region that is restored is {region}"]
     seen = [
