@@ -41,7 +41,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import drill_evidence
 
 PHASE = re.compile(r"(\d+)\.? (\S.*)")
-SECRET = re.compile(r"password|secret|passphrase|token|key", re.IGNORECASE)
+#: `prefix`: the beginning of users' keys, as `key` is one.
+SECRET = re.compile(r"password|secret|passphrase|token|key|^prefix$", re.IGNORECASE)
 #: Actions that touch no host: their time is Ansible's own.
 OWN = re.compile(r"(ansible\.builtin\.)?(assert|debug|fail|set_fact|set_stats|meta|add_host|validate_argument_spec|(include|import)_\w+)")
 SLOWEST = 5
@@ -59,6 +60,12 @@ def without_secrets(held: Any, name: str = "") -> Any:
     if isinstance(held, dict):
         return {str(key): without_secrets(value, str(key)) for key, value in held.items()}
     return [without_secrets(value) for value in held] if isinstance(held, list) else held
+
+
+def arguments_shown(given: dict[str, Any]) -> dict[str, Any]:
+    """Without secrets, also where one is repeated under another name: what is typed to confirm may be the key itself."""
+    hidden = {str(value) for name, value in given.items() if SECRET.search(name) and not isinstance(value, bool)}
+    return without_secrets({name: HIDDEN if isinstance(value, str) and value in hidden else value for name, value in given.items()})
 
 
 def commit() -> str:
@@ -163,7 +170,7 @@ class CallbackModule(CallbackBase):
             "inventory": ", ".join(str(source) for source in context.CLIARGS.get("inventory") or ()),
             "started": now(),
             "ended": None,
-            "arguments": without_secrets(dict(load_extra_vars(playbook._loader))),
+            "arguments": arguments_shown(dict(load_extra_vars(playbook._loader))),
             "phases": [],
             "fault": None,
             "verdict": "interrupted",

@@ -15,7 +15,8 @@ def runs(tmp_path: Path) -> Runs:
 
 
 def test_a_run_that_passes_leaves_its_record_and_no_lock(runs):
-    code, said = runs.run("-e", '{"api_token": "hunter2", "note": {"deep_secret": "hunter2"}, "zone": "a"}')
+    secrets = {"api_token": "hunter2", "note": {"deep_secret": "hunter2"}, "prefix": "cart:", "key": "cart:17", "again": "cart:17"}
+    code, said = runs.run("-e", json.dumps({"zone": "a"} | secrets))
     assert code == 0, said
     [record] = runs.records()
     assert f"{runs.place}/evidence/" in said and "(verdict: passed)" in said
@@ -24,6 +25,7 @@ def test_a_run_that_passes_leaves_its_record_and_no_lock(runs):
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", record["git_commit"]) and record["inventory"].endswith("hosts.yml")
     assert record["arguments"]["zone"] == "a" and record["facts"]["serial"] == 7
     assert "hunter2" not in json.dumps(record)
+    assert "cart:" not in json.dumps(record), "users' keys; what is typed to confirm repeats one"
     assert record["fault"] == {"kind": "power", "at": "2026-11-28T00:00:00Z"} and record["rto_seconds"] == 3.5
     phases = [(phase["number"], phase["title"], phase["result"]) for phase in record["phases"]]
     assert phases == [

@@ -144,3 +144,11 @@ def test_what_is_in_use_is_not_listed(host, listed):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert host.names() == [listed[0], listed[3], listed[4]]
     assert host.names() == [listed[0], listed[2], listed[3], listed[4]]
+
+
+def test_what_a_private_redis_may_run_on_is_not_listed(host, listed):
+    """It has the place of all that is being made mounted, and its arguments name the directory. A mount of all data is no such use."""
+    host.docker["container"].append({"Id": "c2", "Image": "sha256:2", "Mounts": [{"Source": f"{host.data}"}]})
+    assert listed[2] in host.names()
+    host.docker["container"].append({"Id": "c3", "Image": "sha256:2", "Mounts": [{"Source": f"{host.data}/.restore"}]})
+    assert host.names() == [name for name in listed if name != listed[2]]

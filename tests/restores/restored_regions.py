@@ -28,6 +28,10 @@ with (place / "calls").open("a") as out:
 verb, words = sys.argv[1], sys.argv[2:]
 def holdfast(arguments):
     env = told["env"] | {"PYTHONPATH": told["src"]}
+    # Nodes that a fence does not reach.
+    missed = (place / "missed").read_text().split() if arguments[:2] == ["region", "fence"] and (place / "missed").exists() else []
+    for nobody, name in enumerate(missed, 1):
+        env["NODES"] = env["NODES"].replace(f":{told['ports'][name]}", f":{nobody}")
     sys.exit(subprocess.run([told["python"], "-m", "holdfast", *arguments], env=env, cwd="/").returncode)
 def pid_of(name):
     return place / f"{name}.pid"
@@ -58,11 +62,14 @@ match verb:
     case "inspect" if "HostConfig.Memory" in words[1]:
         print(told["image"], 0)
     case "inspect" if "State.Status" in words[1]:
-        print("running" if running(words[-1]) else "exited")
+        looks = words[-1].startswith("backup_") and not (place / "no_watch").exists()
+        print("running" if looks or running(words[-1]) else "exited")
     case "inspect":
         print("/app_cp_1 then")
     case "ps" | "logs":
         pass
+    case "stop" if (place / "busy").exists() and words[-1] == (place / "busy").read_text():
+        sys.exit("the daemon is busy")
     case "stop":
         stop(words[-1])
     case "rm":
@@ -157,6 +164,15 @@ class RestoredRegion:
     def runs(self) -> list[str]:
         """Names of the runs that left a record, oldest first."""
         return sorted(path.parent.name for path in (self.root / "evidence").glob("*/record.json"))
+
+    def record(self) -> dict[str, Any]:
+        """Of the newest run."""
+        held: dict[str, Any] = json.loads((self.root / "evidence" / self.runs()[-1] / "record.json").read_text())
+        return held
+
+    def made(self) -> list[str]:
+        """Data directories beside the nodes'."""
+        return sorted(path.name for path in (self.data / ".restore").glob("db_*"))
 
     def kept(self) -> list[str]:
         return sorted(path.name for path in self.data.iterdir() if ".before-" in path.name)

@@ -1,5 +1,7 @@
 """runbooks/restore_region.yml and restore_key.yml on real nodes: restored, interrupted, refused, taken back."""
 
+import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,16 +52,29 @@ def test_a_region_goes_back_and_forth(east: RestoredRegion) -> None:
     assert "is before the first in the backups" in said, said
     assert (code != 0, east.region.states(), east.kept()) == (True, ["member"] * 3, [])
 
+    (east.place / "no_watch").touch()
+    code, said = east.play("restore_region", to=to, confirm="east")
+    assert "Container backup_db_g1 does not run" in said, said
+    assert (code != 0, east.made()) == (True, []), "no copy of the data is left behind"
+    (east.place / "no_watch").unlink()
+    code, said = east.play("restore_region", to=to, confirm="west")
+    assert "'west' is not 'east', so nothing was changed" in said, said
+    assert (code != 0, east.region.states(), east.made()) == (True, ["member"] * 3, [])
+
     # Interrupted when the data had been exchanged: the same command goes on, another one is refused.
     (east.place / "stuck").write_text("db_g3")
     code, said = east.play("restore_region", to=to, confirm="east")
     assert code != 0
     assert "db_g1 CP: 1 keys get an older value, 1 disappear" in said, said
     assert "the daemon does not answer" in said, said
+    assert "for example: ap:k (changed)" in said, said
+    assert [line for line in east.record()["facts"]["preview"] if "example" in line] == [], "users' keys are in no record"
     (east.place / "stuck").unlink()
     first_run = east.runs()[-1]
     code, said = east.play("restore_key", face="cp", key="k", to=to)
     assert f"Run {first_run} has begun to restore this region" in said, said
+    code, said = east.play("restore_region", abandon=first_run, confirm="east")
+    assert f"Run {first_run} has exchanged data of host-db_g1 already, so it cannot be given up" in said, said
     code, said = east.play("restore_region", to=to, confirm="east")
     assert code == 0, said
     holds(east, "first")
@@ -74,16 +89,69 @@ def test_a_region_goes_back_and_forth(east: RestoredRegion) -> None:
     assert east.cp.write("k", "fourth").json["version"].startswith("00000005.")
     assert len(east.kept()) == 3, "what was written since the restore is kept as well"
 
+    kept = east.kept()
+    code, said = east.play("restore_region", undo=first_run, confirm="east")
+    assert f"has taken {first_run} back already" in said, said
+    assert (code != 0, east.region.states(), east.kept()) == (True, ["member"] * 3, kept)
+    assert east.cp.read("k").json["value"] == "fourth"
+
 
 @pytest.mark.long
-def test_a_key_is_shown_and_written_back(east: RestoredRegion) -> None:
+def test_a_run_that_put_nothing_back_is_given_up(east: RestoredRegion) -> None:
+    """The fence reached no node; then it reached all, and the run was interrupted while it stopped them."""
+    to = two_writes(east, "old", "new")
+    kept = east.kept()
+    for trouble, nodes, words in (
+        ("missed", "db_g1 db_g2 db_g3", "The fence did not reach db_g1, db_g2, db_g3, so no data was exchanged."),
+        ("busy", "db_g3", "the daemon is busy"),
+    ):
+        (east.place / trouble).write_text(nodes)
+        code, said = east.play("restore_region", to=to, confirm="east")
+        assert words in said, said
+        assert (code != 0, east.kept()) == (True, kept)
+        (east.place / trouble).unlink()
+        run = east.runs()[-1]
+        code, said = east.play("restore_region", to="2026-01-01T00:00:00Z", confirm="east")
+        assert f"-e abandon={run} gives it up" in said, said
+        code, said = east.play("restore_region", abandon=run, confirm="east")
+        assert code == 0, said
+        holds(east, "new")
+        assert (east.region.states(), east.kept()) == (["member"] * 3, kept)
+
+
+@pytest.mark.long
+def test_where_the_fence_missed_a_node_no_data_is_exchanged(east: RestoredRegion) -> None:
+    """The same command goes on, under epochs of its own: the fence that was lifted is used up."""
+    to = two_writes(east, "older", "newer")
+    kept = east.kept()
+    (east.place / "missed").write_text("db_g2")
+    code, said = east.play("restore_region", to=to, confirm="east")
+    assert "The fence did not reach db_g2, so no data was exchanged. The region serves as before" in said, said
+    assert (code != 0, east.kept()) == (True, kept)
+    (east.place / "missed").unlink()
+    holds(east, "newer")
+    code, said = east.play("restore_region", to=to, confirm="east")
+    assert code == 0, said
+    holds(east, "older")
+    assert len(east.kept()) == len(kept) + 3
+
+
+@pytest.mark.long
+def test_a_run_that_was_carried_out_exchanges_nothing_any_more(east: RestoredRegion) -> None:
+    """Only that it ended is not recorded. Its nodes vote: they are neither fenced nor exchanged again, whatever lies beside them."""
     to = two_writes(east, "then", "now")
-    code, said = east.play("restore_key", face="ap", key="k", to=to)
+    code, said = east.play("restore_region", to=to, confirm="east")
     assert code == 0, said
-    assert '"value": "then"' in said, said
-    assert east.ap.read("k").json["value"] == "now"
-    code, said = east.play("restore_key", face="ap", key="k", to=to, write=True, confirm="k")
+    [path] = (east.root / "restored").glob(f"{east.runs()[-1]}.json")
+    record = json.loads(path.read_text())
+    assert (record["ended"], record["to"], record["without"]) == (True, to, [])
+    path.write_text(json.dumps(record | {"ended": False}) + "\n")
+    for name in east.kept():
+        shutil.rmtree(east.data / name)  # by playbooks/leftovers.yml
+    assert east.cp.write("k", "since").status == 200
+    code, said = east.play("restore_region", to=to, confirm="east")
     assert code == 0, said
-    assert east.ap.read("k").json["value"] == "then"
-    assert east.cp.read("k").json["value"] == "now"
-    assert not list((east.data / ".restore").glob("db_*")), "what was made for the look is removed"
+    assert "nothing is exchanged any more, and the run is ended" in said, said
+    assert (east.region.states(), east.kept()) == (["member"] * 3, [])
+    assert east.cp.read("k").json["value"] == "since"
+    assert json.loads(path.read_text())["ended"]

@@ -73,6 +73,12 @@ def test_a_node_is_emptied_and_filled_by_the_others_and_put_back_again(restores)
     code, said = restores.play("undo_find", "undo", "repair", "verify", restore_undo="first", restore_run="third")
     assert code == 0, said  # started again as after an interruption: it is in its place already
     assert restores.kept() == ["db_g1.before-second"] and restores.state() == "member" and client.exists("cp:meanwhile")
+    started = client.info("server")["run_id"]
+    code, said = restores.play("undo_find", "undo", restore_undo="first", restore_run="fourth")
+    assert code == 0, said  # it votes by now, rightly: it is not stopped, and not judged
+    assert restores.state() == "member" and client.info("server")["run_id"] == started
+    code, said = restores.play("undo_find", restore_undo="first", restore_undo_again=False)
+    assert code != 0 and "db_g1.before-first is not on here, or holds no data" in said and "without" in said, said
     app.stop()
 
 
@@ -81,7 +87,7 @@ def test_an_exchange_that_was_interrupted_is_gone_on_with(restores):
     restores.stop()
     restores.own.rename(restores.data / "db_g1.before-first")  # between the two renames
     restores.own.mkdir()  # by Docker, at a start
-    code, said = restores.play("find", "make", "swap", restore_run="second")
+    code, said = restores.play("find", "make", "swap", restore_run="first")
     assert code == 0, said
     assert restores.kept() == ["db_g1.before-first"] and restores.state() == "recovering"
     (restores.data / "db_g1.before-third").mkdir()
@@ -95,9 +101,9 @@ def test_what_cannot_be_made_leaves_nothing_behind_and_the_node_at_work(restores
     [piece] = [path for path in (restores.store / "db_g1/files").rglob("*.incr.aof.*") if path.stat().st_size > 0]
     piece.write_bytes(b"x" * piece.stat().st_size)
     code, said = restores.play("find", "make", "swap")
-    assert code != 0 and "its checksum differs" in said and "Nothing was stopped or exchanged, and what was half made is removed" in said, (
-        said
-    )
+    assert (
+        code != 0 and "its checksum differs" in said and "This run stopped and exchanged nothing, and what was half made is removed" in said
+    ), said
     assert [path.name for path in (restores.data / ".restore").iterdir()] == []
     assert restores.state() == "member" and restores.kept() == []
 

@@ -34,6 +34,8 @@ leftovers: {type: list, elements: dict, returned: success, description: "What is
 removed: {type: list, elements: str, returned: success, description: What was removed.}
 """
 KEPT = ".before-"
+#: Where restores make their directories.
+PLACE = ".restore"
 DAY = 86400
 
 
@@ -74,7 +76,7 @@ class Host:
                 yield self._directory(path, f"data of {before}, kept by run {path.name.split(KEPT, 1)[1]}")
             elif path.name not in self.nodes and any((path / name).exists() for name in (".node-id", "appendonlydir")):
                 yield self._directory(path, f"data of {path.name}, which is no node of this host")
-        place = self.data / ".restore"
+        place = self.data / PLACE
         for path in self._folders(place):
             if not self._is_being_made(place, path.name.removeprefix(".").split(".")[0]):
                 yield self._directory(path, "left by a restore that was interrupted")
@@ -84,7 +86,8 @@ class Host:
 
     def _folders(self, place: Path) -> list[Path]:
         """Directories themselves, no links to them, in which nothing is that a container has mounted."""
-        if not place.is_dir():
+        # A private Redis has the whole place mounted and runs on a directory in it: which one, nobody says.
+        if not place.is_dir() or (place.name == PLACE and place in self.mounted):
             return []
         found = [path for path in sorted(place.iterdir()) if path.is_dir() and not path.is_symlink() and not os.path.ismount(path)]
         return [path for path in found if not any(used == path or path in used.parents for used in [*self.mounted, self.store])]
