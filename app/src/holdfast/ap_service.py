@@ -298,10 +298,11 @@ def _why(result: Result) -> str:
 
 
 def require_found(answer: ApRead) -> ApRead:
-    """Raises NotFound if there is no value; also then a session is told whether it was honoured."""
+    """Raises NotFound if there is no value; with how stale that is, and whether a session was honoured."""
     if not answer.found:
         missing = NotFound("there is no such key")
+        missing.details = {"staleness_ms": answer.staleness_ms, "stale": answer.stale, "source": answer.source}
         if answer.read_your_writes is not None:
-            missing.details = {"read_your_writes": answer.read_your_writes}
+            missing.details["read_your_writes"] = answer.read_your_writes
         raise missing
     return answer

@@ -169,15 +169,14 @@ def _breaker_schemas(mode: str) -> dict[str, Any]:
 
 def _schemas(mode: str) -> dict[str, Any]:
     text, flag = {"type": "string"}, {"type": "boolean"}
+    staleness = {"staleness_ms": {"type": ["integer", "null"]}, "stale": flag, "source": text}
     head = {"mode": {"const": mode}, "key": text, "version": text}
     value = _object(
         {
             "status": {"const": "SUCCESS"},
             **head,
             "value": text,
-            "staleness_ms": {"type": ["integer", "null"]},
-            "stale": flag,
-            "source": text,
+            **staleness,
         }
     )
     if mode == "ap":
@@ -191,7 +190,7 @@ def _schemas(mode: str) -> dict[str, Any]:
         }
     )
     if mode == "ap":
-        failure["properties"]["read_your_writes"] = flag
+        failure["properties"] |= {"read_your_writes": flag, **staleness}
     return {
         "Written": _object({"status": {"const": "SUCCESS"}, **head, "acks": {"type": "array", "items": text}}),
         "Value": value,

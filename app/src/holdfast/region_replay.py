@@ -215,13 +215,14 @@ class Replay:
             answer = await self._clients[line["face"]].read(line["key"], None, self._timeout)
             body = parse(answer.body)
             code = outcome(answer.status, body)
-            if code == "not_found":
+            stale = bool(body.get("stale"))
+            if code == "not_found" and not stale:
                 return Present("", None)
-            if code == "ok" and not body.get("stale"):
+            if code == "ok" and not stale:
                 version = str(body["version"])
                 self._check_epoch(version, reading=True)
                 return Present(version, str(body["value"]))
-            await self._wait_or_fail(_STALE if code == "ok" else code, answer, attempt)
+            await self._wait_or_fail(_STALE if stale else code, answer, attempt)
         raise _Failed("no answer that counts")
 
     def _check_epoch(self, version: str, reading: bool = False) -> None:

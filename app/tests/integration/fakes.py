@@ -91,9 +91,8 @@ class FakeService:
             return 200, json.dumps({"status": "SUCCESS", "key": key, "version": version, "acks": ["x"]}).encode()
         held = self.answer_read(key, self.values.get(key))
         if held is None:
-            said = {k: v for k, v in self.extra.items() if k == "read_your_writes"}
             error = {"code": "not_found", "message": ""}
-            return 404, json.dumps({"status": "FAILURE", "error": error, **said}).encode()
+            return 404, json.dumps({"status": "FAILURE", "error": error, **self.extra}).encode()
         return 200, json.dumps(
             {
                 "status": "SUCCESS",

@@ -52,6 +52,8 @@ def test_reads_are_fresh_when_idle_and_unknown_is_not_zero(cluster: Cluster) -> 
     assert app.write("k", "1").status == 200
     alone = app.read("k").json
     assert alone["staleness_ms"] is None
+    missing = app.read("never").json
+    assert (missing["staleness_ms"], missing["stale"]) == (None, True), "nor may anybody take nothing for the last word"
     assert alone["stale"] is True
     assert app.metric('data_staleness_known{node="db_g2"}') == 0
     replicator = cluster.run("replicate", "ap")

@@ -36,6 +36,8 @@ def test_write_read_delete(app: App) -> None:
     assert app.delete("greeting").status == 200
     gone = app.read("greeting")
     assert (gone.status, gone.code) == (404, "not_found")
+    stale = {"staleness_ms", "stale", "source"} if gone.json["mode"] == "ap" else set()
+    assert set(gone.json) == {"status", "mode", "error"} | stale
     assert app.write("greeting", "").status == 200
     assert app.read("greeting").json["value"] == ""
 

@@ -9,6 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -243,6 +244,29 @@ def test_ap_is_lost_only_if_no_target_has_it(serve: Callable[..., FakeService], 
     has.refuse = (503, b"{}")
     assert verify(out, *both, "--rounds", "1", code=3)["never_read"] == 20, "the silent one may have it"
     assert verify(out, *both[:2], "--rounds", "1")["lost"] == 20
+
+
+def test_a_zone_that_says_it_is_stale_may_yet_get_a_write(serve: Callable[..., FakeService], out: Path) -> None:
+    has, behind = serve(), serve()
+    behind.extra = {"stale": True, "staleness_ms": None}
+    run(out, "--target", f"a/ap={has.url}", "--rate", "20", "--duration", "1")
+    through = ("--target", f"a/ap={behind.url}", "--rounds", "1")
+    counted = verify(out, *through, "--wait", "0.5", code=3)
+    assert (counted["lost"], counted["never_read"]) == (0, 20), "nobody can tell"
+
+    def catch_up() -> None:
+        behind.values.update(has.values)
+
+    later = threading.Timer(1.0, catch_up)
+    later.start()
+    counted = verify(out, *through, "--wait", "20")
+    later.join()
+    assert counted["lost"] == counted["never_read"] == 0
+    behind.values.clear()
+    behind.extra = {"stale": False, "staleness_ms": 100}
+    assert verify(out, *through, "--wait", "20")["lost"] == 20, (
+        "control: this answer is believed"
+    )
 
 
 def test_tls_and_the_name_in_the_certificate(serve: Callable[..., FakeService], tmp_path: Path) -> None:

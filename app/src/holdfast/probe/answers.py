@@ -31,16 +31,18 @@ def seen_fields(layout: Layout, key: str, writer: str, result: str, body: dict[s
     that is neither a value nor not_found."""
     if result not in (OK, NOT_FOUND):
         return {}
-    promised = {"read_your_writes": body.get("read_your_writes")}
-    if result == NOT_FOUND:
-        return {"seen": layout.seen(key, writer, None), **promised}
     staleness = body.get("staleness_ms")
+    told = {
+        "stale": bool(body.get("stale")),
+        "staleness_ms": staleness if isinstance(staleness, (int, float)) else None,
+        "read_your_writes": body.get("read_your_writes"),
+    }
+    if result == NOT_FOUND:
+        return {"seen": layout.seen(key, writer, None), **told}
     return {
         "seen": layout.seen(key, writer, text(body.get("value")) or ""),
         "version": text(body.get("version")),
-        "stale": bool(body.get("stale")),
-        "staleness_ms": staleness if isinstance(staleness, (int, float)) else None,
-        **promised,
+        **told,
     }
 
 

@@ -34,6 +34,7 @@ def add_arguments(probe: argparse.ArgumentParser) -> None:
     verify.add_argument("--rate", type=float, default=200.0, metavar="N", help="most reads per second (200)")
     verify.add_argument("--rounds", type=int, default=3, help="times a write that is not there is looked for (3)")
     verify.add_argument("--pause", type=float, default=2.0, metavar="SEC", help="between two rounds (2)")
+    verify.add_argument("--wait", type=float, default=0.0, metavar="SEC", help="while zones are away or stale (0)")
     report = commands.add_parser("report", help="compute availability, RTO, RPO, violations, latencies")
     report.add_argument("file", type=Path, help="what `run` and `verify` wrote")
     report.add_argument("--fault-at", metavar="TIME", help="of the fault: ISO 8601 with a zone, or seconds since 1970")

@@ -61,8 +61,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    if not 0 < arguments.rate <= 10000 or arguments.rounds < 1 or arguments.pause < 0:
-        raise SettingsError("--rate must be above 0 and at most 10000, --rounds at least 1, --pause not negative")
+    if not 0 < arguments.rate <= 10000 or arguments.rounds < 1 or min(arguments.pause, arguments.wait) < 0:
+        raise SettingsError(
+            "--rate must be above 0 and at most 10000, --rounds at least 1, --pause and --wait at least 0"
+        )
     acks, of_run = _load(arguments.file)
     targets = check_targets(_targets(arguments) or of_run)
     if acks.layout is None:  # _load has refused such a file
@@ -70,9 +72,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     missing = {log.mode for log in acks.writers.values()} - {t.mode for t in targets}
     if missing:
         raise SettingsError(f"--target: none has the mode {min(missing)}, which the run wrote: give one for each mode")
-    verifier = Verifier(
-        acks, acks.layout, targets, _access(arguments, targets), arguments.rate, arguments.rounds, arguments.pause
-    )
+    access, how = _access(arguments, targets), (arguments.rate, arguments.rounds, arguments.pause, arguments.wait)
+    verifier = Verifier(acks, acks.layout, targets, access, *how)
     _end_last_line(arguments.file)
     with arguments.file.open("a", buffering=1, encoding="utf-8") as out:
         end = asyncio.run(verifier.run(out))

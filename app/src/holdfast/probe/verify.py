@@ -29,12 +29,14 @@ class Key:
 
 
 class Verifier:
-    """Reads keys through the targets of their mode, at most ``rate`` reads a second, in up to ``rounds`` rounds.
+    """Reads keys through the targets of their mode, at most ``rate`` reads a second, in ``rounds`` rounds while
+    anything is not there, and in more of them until ``wait_sec`` are over while nobody can tell.
 
     *present* and *superseded* are decided by any target that shows them. *lost* needs a definite answer (a value or
     not_found): in CP from one target, as any of them must know; in AP from every target given, because a zone that
-    does not answer may be the one that holds the write. Anything else is *never_read*. Later rounds read only what is
-    undecided or would be lost: replication gets ``pause_sec`` more each time.
+    does not answer may be the one that holds the write, and an answer that says it is stale is not definite: the write
+    may yet arrive. Anything else is *never_read*. Later rounds read only what is undecided or would be lost:
+    replication gets ``pause_sec`` more each time.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class Verifier:
         rate: float,
         rounds: int,
         pause_sec: float,
+        wait_sec: float,
     ) -> None:
         self._acks, self._layout, self._targets, self._access = acks, layout, targets, access
-        self._interval, self._rounds, self._pause = 1 / rate, rounds, pause_sec
+        self._interval, self._rounds, self._pause, self._wait = 1 / rate, rounds, pause_sec, wait_sec
         self._next = 0.0
 
     async def run(self, out: TextIO) -> dict[str, Any]:
@@ -61,13 +64,12 @@ class Verifier:
         out.write(encode({"type": "verify", "start": stamp(time.time()), "targets": listed}))
         counts = dict.fromkeys(STATES, 0)
         try:
-            undecided = await self._round(self._keys(), clients, out, counts, last=self._rounds == 1)
-            for number in range(1, self._rounds):
-                if not undecided:
-                    break
+            until, number = time.monotonic() + self._wait, 1
+            undecided = await self._round(self._keys(), clients, out, counts, number, until)
+            while undecided:
                 await asyncio.sleep(self._pause)
-                last = number == self._rounds - 1
-                undecided = await self._round(iter(undecided), clients, out, counts, last)
+                number += 1
+                undecided = await self._round(iter(undecided), clients, out, counts, number, until)
         finally:
             for client in clients.values():
                 client.close()
@@ -87,15 +89,24 @@ class Verifier:
             yield from registers.values()
 
     async def _round(
-        self, keys: Iterator[Key], clients: dict[str, Client], out: TextIO, counts: dict[str, int], last: bool
+        self,
+        keys: Iterator[Key],
+        clients: dict[str, Client],
+        out: TextIO,
+        counts: dict[str, int],
+        number: int,
+        until: float,
     ) -> list[Key]:
         """Returns the keys to be read again."""
         again: list[Key] = []
+        late = number >= self._rounds
+        over = late and time.monotonic() >= until
 
         async def work() -> None:
             for key in keys:  # shared by all workers
                 await self._read(key, clients)
-                if not last and any(s not in key.states for s in key.seqs):
+                decided = all(s in key.states for s in key.seqs) or (late and self._answered(key))
+                if not decided and not over:
                     again.append(key)
                 else:
                     self._close(key, out, counts)
@@ -118,8 +129,9 @@ class Verifier:
             result = outcome(answer.status, body)
             if result not in (OK, NOT_FOUND):
                 continue
-            key.definite.add(target.writer)
             shown = seen_fields(self._layout, key.name, key.writer, result, body)
+            if not shown["stale"]:
+                key.definite.add(target.writer)
             for seq in key.seqs:
                 state = self._acks.classify(key.writer, seq, shown["seen"], shown.get("version"))
                 if state is not None and key.states.get(seq) != "present":
@@ -127,10 +139,14 @@ class Verifier:
             if all(s in key.states for s in key.seqs):
                 return
 
-    def _close(self, key: Key, out: TextIO, counts: dict[str, int]) -> None:
+    def _answered(self, key: Key) -> bool:
+        """Whether everybody who must have told what they know of it."""
         mode = self._acks.writers[key.writer].mode
         fitting = sum(t.mode == mode for t in self._targets)
-        enough = len(key.definite) >= (1 if mode == "cp" else fitting) and fitting > 0
+        return len(key.definite) >= (1 if mode == "cp" else fitting) and fitting > 0
+
+    def _close(self, key: Key, out: TextIO, counts: dict[str, int]) -> None:
+        enough = self._answered(key)
         for seq in key.seqs:
             state = key.states.get(seq) or (LOST if enough else NEVER_READ)
             counts[state] += 1
