@@ -169,7 +169,10 @@ def test_outcomes() -> None:
     assert outcome(503, {"error": {"code": "no_quorum"}}) == "no_quorum"
     assert outcome(502, parse(b"[1]")) == "http_502"
     assert seen_fields(LAYOUT, "k", "w", "no_quorum", {}) == {}
-    assert seen_fields(LAYOUT, "k", "w", "not_found", {}) == {"seen": 0, "read_your_writes": None}
+    unsaid = {"stale": False, "staleness_ms": None, "read_your_writes": None}
+    assert seen_fields(LAYOUT, "k", "w", "not_found", {}) == {"seen": 0, **unsaid}
+    behind = seen_fields(LAYOUT, "k", "w", "not_found", {"stale": True, "staleness_ms": 7000})
+    assert behind | {"stale": True, "staleness_ms": 7000} == behind
 
 
 @pytest.mark.parametrize(("promised", "declined", "violated"), [(False, 1, 0), (True, 0, 1), (None, 0, 1)])
