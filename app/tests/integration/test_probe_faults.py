@@ -251,8 +251,9 @@ def test_a_zone_that_says_it_is_stale_may_yet_get_a_write(serve: Callable[..., F
     behind.extra = {"stale": True, "staleness_ms": None}
     run(out, "--target", f"a/ap={has.url}", "--rate", "20", "--duration", "1")
     through = ("--target", f"a/ap={behind.url}", "--rounds", "1")
-    counted = verify(out, *through, "--wait", "0.5", code=3)
-    assert (counted["lost"], counted["never_read"]) == (0, 20), "nobody can tell"
+    began = time.monotonic()
+    assert verify(out, *through, "--wait", "0.5")["lost"] == 20, "it had its time"
+    assert time.monotonic() - began > 0.5
 
     def catch_up() -> None:
         behind.values.update(has.values)
@@ -264,9 +265,9 @@ def test_a_zone_that_says_it_is_stale_may_yet_get_a_write(serve: Callable[..., F
     assert counted["lost"] == counted["never_read"] == 0
     behind.values.clear()
     behind.extra = {"stale": False, "staleness_ms": 100}
-    assert verify(out, *through, "--wait", "20")["lost"] == 20, (
-        "control: this answer is believed"
-    )
+    began = time.monotonic()
+    assert verify(out, *through, "--wait", "60")["lost"] == 20
+    assert time.monotonic() - began < 30, "control: this answer is believed at once"
 
 
 def test_tls_and_the_name_in_the_certificate(serve: Callable[..., FakeService], tmp_path: Path) -> None:

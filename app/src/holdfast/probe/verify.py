@@ -19,24 +19,26 @@ PARALLEL = 16
 
 @dataclass(slots=True)
 class Key:
-    """One key to read back: the acknowledged writes that went there, and which targets gave a definite answer."""
+    """One key to read back: the acknowledged writes that went there, which targets gave a definite answer, and which of
+    those did not call it stale."""
 
     name: str
     writer: str
     seqs: list[int]
     states: dict[int, str] = field(default_factory=dict)
     definite: set[str] = field(default_factory=set)
+    fresh: set[str] = field(default_factory=set)
 
 
 class Verifier:
     """Reads keys through the targets of their mode, at most ``rate`` reads a second, in ``rounds`` rounds while
-    anything is not there, and in more of them until ``wait_sec`` are over while nobody can tell.
+    anything is not there, and in more of them until ``wait_sec`` are over while it may yet arrive.
 
     *present* and *superseded* are decided by any target that shows them. *lost* needs a definite answer (a value or
     not_found): in CP from one target, as any of them must know; in AP from every target given, because a zone that
-    does not answer may be the one that holds the write, and an answer that says it is stale is not definite: the write
-    may yet arrive. Anything else is *never_read*. Later rounds read only what is undecided or would be lost:
-    replication gets ``pause_sec`` more each time.
+    does not answer may be the one that holds the write. Anything else is *never_read*. Later rounds read only what is
+    undecided or would be lost: replication gets ``pause_sec`` more each time. While an answer says that it is stale, or
+    a target gives none, the write may yet arrive: that is what ``wait_sec`` is for. What is not there then is lost.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Verifier:
         async def work() -> None:
             for key in keys:  # shared by all workers
                 await self._read(key, clients)
-                decided = all(s in key.states for s in key.seqs) or (late and self._answered(key))
+                decided = all(s in key.states for s in key.seqs) or (late and self._all(key, key.fresh))
                 if not decided and not over:
                     again.append(key)
                 else:
@@ -117,7 +119,8 @@ class Verifier:
     async def _read(self, key: Key, clients: dict[str, Client]) -> None:
         mode = self._acks.writers[key.writer].mode
         fitting = [t for t in self._targets if t.mode == mode]
-        key.definite.clear()  # an answer of an earlier round says nothing about now
+        key.definite.clear()
+        key.fresh.clear()  # an answer of an earlier round says nothing about now
         first = key.seqs[0] % len(fitting) if fitting else 0  # spread the reads; then the other targets
         for target in fitting[first:] + fitting[:first]:
             await self._pace()
@@ -130,8 +133,9 @@ class Verifier:
             if result not in (OK, NOT_FOUND):
                 continue
             shown = seen_fields(self._layout, key.name, key.writer, result, body)
+            key.definite.add(target.writer)
             if not shown["stale"]:
-                key.definite.add(target.writer)
+                key.fresh.add(target.writer)
             for seq in key.seqs:
                 state = self._acks.classify(key.writer, seq, shown["seen"], shown.get("version"))
                 if state is not None and key.states.get(seq) != "present":
@@ -139,14 +143,14 @@ class Verifier:
             if all(s in key.states for s in key.seqs):
                 return
 
-    def _answered(self, key: Key) -> bool:
-        """Whether everybody who must have told what they know of it."""
+    def _all(self, key: Key, answered: set[str]) -> bool:
+        """Whether these targets are enough to say that something is lost."""
         mode = self._acks.writers[key.writer].mode
         fitting = sum(t.mode == mode for t in self._targets)
-        return len(key.definite) >= (1 if mode == "cp" else fitting) and fitting > 0
+        return len(answered) >= (1 if mode == "cp" else fitting) and fitting > 0
 
     def _close(self, key: Key, out: TextIO, counts: dict[str, int]) -> None:
-        enough = self._answered(key)
+        enough = self._all(key, key.definite)
         for seq in key.seqs:
             state = key.states.get(seq) or (LOST if enough else NEVER_READ)
             counts[state] += 1
