@@ -1,0 +1,94 @@
+"""When a node counts as a follower that has caught up: role redis_node's own wait, beside real Redis nodes."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import redis
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = 20_000
+#: Microseconds that Redis takes for each key of a rewrite: seconds for all of them, as for a node with a million keys.
+SLOWLY = 250
+DOCKER = """#!/bin/sh
+[ "$1 $2 $3" = "exec follower redis-cli" ] || exit 1
+shift 3
+exec redis-cli -p {port} "$@"
+"""
+
+
+def node(place: Path, *options: str) -> tuple[subprocess.Popen[bytes], redis.Redis]:
+    """A Redis that runs alone or follows; what it holds lies in `place`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place.mkdir(exist_ok=True)
+    server = shutil.which("redis-server") or str(ROOT / ".venv/bin/redis-server")
+    command = [server, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(place), "--save", "", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    client = redis.Redis(port=port)
+    for _ in range(200):
+        try:
+            client.ping()
+            return process, client
+        except redis.ConnectionError:  # BusyLoadingError is one too
+            time.sleep(0.05)
+    process.kill()
+    raise AssertionError(f"no Redis at {port}")
+
+
+@pytest.fixture
+def follower(tmp_path):
+    """(process, client, place) of a node with an append-only file, which has just copied all keys from another one."""
+    first, primary = node(tmp_path / "primary")
+    primary.eval(f"for i = 1, {KEYS} do redis.call('SET', 'key' .. i, i) end", 0)
+    second, copy = node(tmp_path / "follower", "--appendonly", "yes", "--rdb-key-save-delay", str(SLOWLY))
+    copy.replicaof("127.0.0.1", primary.get_connection_kwargs()["port"])
+    try:
+        while copy.info("replication")["master_link_status"] != "up":
+            time.sleep(0.01)
+        yield second, copy, tmp_path / "follower"
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+
+
+def keys_after_a_power_cut(follower) -> int:
+    process, _client, place = follower
+    process.kill()
+    process.wait()
+    again, client = node(place, "--appendonly", "yes")
+    try:
+        return client.dbsize()
+    finally:
+        again.kill()
+        again.wait()
+
+
+def test_a_follower_has_caught_up_when_its_file_has_too(follower, tmp_path):
+    _process, client, _place = follower
+    tasks = yaml.safe_load((ROOT / "roles/redis_node/tasks/follow.yml").read_text())
+    [wait] = [task for task in tasks if task["name"].startswith("Wait for the nodes to have caught up")]
+    given = {"redis_node_nodes": [{"name": "follower"}], "redis_node_sync_timeout_seconds": 60}
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": given, "tasks": [wait]}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    docker = tmp_path / "docker"
+    docker.write_text(DOCKER.format(port=client.get_connection_kwargs()["port"]))
+    docker.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{ROOT}/.venv/bin:{os.environ['PATH']}", "ANSIBLE_STRATEGY": "linear"}
+    assert client.info("persistence")["aof_rewrite_in_progress"] == 1, "it has hardly begun"
+    done = subprocess.run(["ansible-playbook", tmp_path / "play.yml"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert client.info("persistence")["aof_rewrite_in_progress"] == 0
+    assert keys_after_a_power_cut(follower) == KEYS
+
+
+def test_control_before_that_a_power_cut_takes_the_whole_copy(follower):
+    assert follower[1].info("replication")["master_link_status"] == "up"
+    assert keys_after_a_power_cut(follower) == 0
