@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from restores import Cluster, Restores
+from restores import running
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the role gives files to the node's user, which needs root")
 PHASES = ["Open", "Preflight", "Confirm", "Prepare", "Switch", "Verify", "Close"]
@@ -11,16 +11,8 @@ PHASES = ["Open", "Preflight", "Confirm", "Prepare", "Switch", "Verify", "Close"
 
 @pytest.fixture(scope="module")
 def restores(tmp_path_factory):
-    cluster = Cluster(tmp_path_factory.mktemp("restores"))
-    for node in cluster.nodes.values():
-        node.extra = ["aof-timestamp-enabled yes"]
-    try:
-        cluster.start()
-        made = Restores(cluster)
+    with running(tmp_path_factory.mktemp("restores")) as made:
         yield made
-        made.stop()
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture(scope="module")

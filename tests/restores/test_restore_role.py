@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from restores import ROOT, Cluster, Repository, Restores, moment, next_second
+from restores import ROOT, Repository, moment, next_second, running
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the role gives files to the node's user, which needs root")
 
@@ -21,16 +21,8 @@ def load_module():
 
 @pytest.fixture
 def restores(tmp_path):
-    cluster = Cluster(tmp_path)
-    for node in cluster.nodes.values():
-        node.extra = ["aof-timestamp-enabled yes"]
-    try:
-        cluster.start()
-        made = Restores(cluster)
+    with running(tmp_path) as made:
         yield made
-        made.stop()
-    finally:
-        cluster.stop()
 
 
 def test_a_lost_node_comes_back_without_voting_and_is_healed(restores):

@@ -8,6 +8,7 @@ import pytest
 from backups import Backups
 from cluster import Cluster
 from regions import Regions
+from restored import Restorable
 
 
 def _made(path: Path) -> Iterator[Cluster]:
@@ -37,6 +38,17 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def regions(tmp_path: Path) -> Iterator[Regions]:
     """An active region and its standby, of their own."""
     made = Regions(tmp_path)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def east(tmp_path: Path) -> Iterator[Restorable]:
+    """A region of its own whose nodes can be put back to a moment."""
+    made = Restorable(tmp_path / "east")
     try:
         made.start()
         yield made

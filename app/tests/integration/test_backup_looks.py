@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,6 @@ from restored import Restorable
 from test_region_restored import everywhere, first_and_second, start
 
 from holdfast.backup.backup_compare import Compared, compare
-
-
-@pytest.fixture
-def east(tmp_path: Path) -> Iterator[Restorable]:
-    made = Restorable(tmp_path / "east")
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
 
 
 def aside(east: Restorable, moment: float, names: tuple[str, ...] = NAMES) -> dict[str, Path]:

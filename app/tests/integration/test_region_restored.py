@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 from backups import moment as shown
 from cluster import App, wait_for
 from regions import NAMES
 from restored import Restorable
-
-
-@pytest.fixture
-def east(tmp_path: Path) -> Iterator[Restorable]:
-    made = Restorable(tmp_path / "east")
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
 
 
 def start(east: Restorable) -> tuple[App, App]:
