@@ -19,6 +19,7 @@ MODULE = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(MODULE)
 NODES = ("db_g1", "db_g2", "db_g3")
 EARLIER = "e" * 40
+TASKS = ROOT / "roles/redis_node/tasks/majority.yml"
 
 
 def node(name, state="member", epoch=1, membership=1, confirmed="run", region="east"):
@@ -101,7 +102,9 @@ def test_of_five_two_may_be_away():
 
 
 DOCKER = """#!/bin/sh
+# "docker ps ...": whether the node runs.
 # "docker exec db_g1 timeout 3 redis-cli ...": the node's own client without an address is that of the container.
+[ "$1" = exec ] || { echo "$RUNNING"; exit; }
 shift; own=$1; shift
 case " $* " in *" -p "*) exec "$@" ;; esac
 port=$(cat "$PORTS/$own"); shift 3
@@ -181,3 +184,26 @@ def test_it_waits_for_one_that_is_confirmed_a_moment_later(nodes):
     later = subprocess.Popen(["sh", "-c", f"sleep 1.5; redis-cli -p {nodes['db_g2'][1]['port']} hset holdfast:guard confirmed {right}"])
     assert sorted(run(nodes, seconds=20.0)["voting"]) == ["db_g2", "db_g3"]
     assert later.wait() == 0
+
+
+def test_the_tasks_of_a_restart_stop_it_and_let_a_node_start_that_does_not_run(nodes, tmp_path):
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.include_tasks": str(TASKS)}]}
+    told = [one for _, one in nodes.values()]
+    play["vars"] = {"node": told[0], "__redis_node_others": told[1:], "redis_node_other_region": [{"name": "db_g1"}]}
+    play["vars"] |= {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+    play["module_defaults"] = {"redis_node_voters": {"seconds": 1}}
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+
+    def start(running="the container"):
+        env = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        env |= {"ANSIBLE_LIBRARY": str(ROOT / "roles/redis_node/library"), "ANSIBLE_NOCOLOR": "1", "RUNNING": running}
+        command = [ROOT / ".venv/bin/ansible-playbook", "-i", "localhost,", "-c", "local", tmp_path / "play.yml"]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+        return done.returncode, " ".join(done.stdout.split())
+
+    code, said = start()
+    assert code == 0, said
+    nodes["db_g3"][0].hset("holdfast:guard", "state", "recovering")
+    code, said = start()
+    assert code != 0 and "db_g1 was not restarted" in said and "db_g3 does not vote: it is recovering" in said, said
+    assert start(running="")[0] == 0
