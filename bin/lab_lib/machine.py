@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ ROOM_BYTES = 10 * 1024**3
 ENGINE_PID = paths.STATE / "dockerd.pid"
 ENGINE_LOG = paths.STATE / "dockerd.log"
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR_CURE = "check that this machine reaches its Debian mirror (apt-get update), then run the same command again"
 
 
@@ -41,6 +43,31 @@ def install(report: Report, packages: list[str]) -> None:
     apt = ["apt-get", "-q", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=120"]
     report.command([*apt, "update"], cause=cause, cure=MIRROR_CURE, env=env)
     report.command([*apt, "install", "-y", "--no-install-recommends", *packages], cause=cause, cure=MIRROR_CURE, env=env)
+
+
+def unpacked(report: Report, package: str, suite: str = "") -> Path:
+    """Where the files of a Debian package are that is not installed: its service must not start here, or it is of another release."""
+    place = paths.VENV / "debian" / package
+    if place.exists():
+        return place
+    cause = f"Debian's package {package} could not be fetched"
+    with tempfile.TemporaryDirectory() as draft:
+        Path(draft, "lists/partial").mkdir(parents=True)
+        apt = ["apt-get", "-q", "-o", "Acquire::Retries=3", "-o", f"Dir::State::Lists={draft}/lists", "-o", "APT::Sandbox::User=root"]
+        if suite:
+            mirrors = report.command(
+                ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"], cause=cause, cure=MIRROR_CURE
+            )
+            mirror = next((line for line in mirrors.splitlines() if "security" not in line), "")
+            Path(draft, "sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror} {suite} main\n")
+            apt += ["-o", f"Dir::Etc::SourceList={draft}/sources.list", "-o", "Dir::Etc::SourceParts=/dev/null"]
+        report.command([*apt, "update"], cause=cause, cure=MIRROR_CURE)
+        report.command([*apt, "download", package], cause=cause, cure=MIRROR_CURE, cwd=Path(draft))
+        [archive] = Path(draft).glob("*.deb")
+        report.command(["dpkg-deb", "--extract", str(archive), f"{draft}/files"], cause=cause, cure=MIRROR_CURE)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copytree(f"{draft}/files", place, symlinks=True)
+    return place
 
 
 def python_environment(report: Report) -> str:

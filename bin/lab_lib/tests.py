@@ -28,18 +28,25 @@ def pytest(*arguments: str) -> list[str]:
 # Two processes, a file of tests to each at a time: most of these tests wait for something. Those that measure run alone.
 TWO = ("-n", "2", "--dist", "loadfile")
 
+SSHD_NEEDS = {"libwrap.so.0": "libwrap0"}
+SCRIPTS = [
+    *("roles/redis_node/files/image/redis-node", "roles/redis_node/files/image/redis-cli", "roles/backup/files/holdfast-restic", ".ci/run"),
+]
 STAGES: dict[str, list[list[str]]] = {
     "lint": [
         tool("ansible-lint", "--offline", "-q"),  # the longest first: two of these run at a time
         tool("ruff", "check", "."),
         tool("ruff", "format", "--check", "."),
         tool("yamllint", "--strict", "."),
-        tool("shellcheck", "roles/redis_node/files/image/redis-node", "roles/redis_node/files/image/redis-cli", ".ci/run"),
+        tool("shellcheck", *SCRIPTS),
         tool("mypy", "bin/lab_lib"),
         tool("mypy", "--config-file", "app/pyproject.toml", "app/src/holdfast"),
     ],
     "policy": [pytest("tests/policy")],
-    "unit": [pytest(*TWO, "app/tests/unit"), pytest(*TWO, "tests/lab"), pytest("-n", "2", "-m", "not long", "tests/restores")],
+    "unit": [
+        *(pytest(*TWO, "app/tests/unit"), pytest(*TWO, "tests/lab"), pytest(*TWO, "tests/repositories")),
+        pytest("-n", "2", "-m", "not long", "tests/restores"),
+    ],
     "simulation": [pytest("app/tests/simulation")],
     "integration": [pytest(*TWO, "-m", "not alone", "app/tests/integration"), pytest("-m", "alone", "app/tests/integration")],
     # Molecule remembers, outside the checkout, that it has made hosts which may be gone since.
@@ -90,15 +97,21 @@ def main(arguments: list[str], usage: str) -> int:
 def _prepare(report: Report) -> str:
     note = machine.python_environment(report)
     server = paths.VENV / "bin" / "redis-server"
-    packages = [name for name in ("wrk", "restic") if not shutil.which(name)]  # wrk loads app/benchmarks
+    packages = [name for name in ("wrk",) if not shutil.which(name)]  # loads app/benchmarks
     if not any(shutil.which(name) for name in ("chromium-headless-shell", "chromium")):  # opens the reports of drills
         packages += ["chromium-headless-shell", "fonts-dejavu-core"]
     # Debian's redis-server package would also start a service; the same program is in redis-tools.
     links = not shutil.which("redis-server") and not server.exists()
     if links and not Path("/usr/bin/redis-check-rdb").exists():
         packages.append("redis-tools")
+    packages += [name for library, name in SSHD_NEEDS.items() if not list(Path("/usr/lib").glob(f"*/{library}"))]
     if packages:
         machine.install(report, packages)
+    machine.unpacked(report, "openssh-server")  # its package would start it
+    # The hosts' restic: an older one knows neither --retry-lock nor says by its exit code that there is no repository.
+    restic = paths.VENV / "bin" / "restic"
+    if not restic.exists():
+        restic.symlink_to(machine.unpacked(report, "restic", "trixie") / "usr/bin/restic")
     if links:
         server.symlink_to("/usr/bin/redis-check-rdb")
     _name_server(report)

@@ -147,6 +147,7 @@ def keep(machine, tmp_path, monkeypatch):
     (tmp_path / "repositories/a1/config").touch()
     (tmp_path / "password").write_text("not shown anywhere")
     settings = {"directory": f"{tmp_path}/repositories", "hosts": ["a1"], "keep_days": 35, "check_parts": 7, "drill_max_age_minutes": 30}
+    settings |= {"repository": ""}  # it is on this host
     (tmp_path / "settings.json").write_text(json.dumps(settings | {"image": "restore:1", "metrics_directory": str(tmp_path)}))
     for name in ("settings.json", "password", "state"):
         monkeypatch.setattr(module, name.split(".")[0].upper(), tmp_path / name)

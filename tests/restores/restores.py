@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "app/tests/integration"))
+sys.path[:0] = [str(ROOT / "app/tests/integration"), str(ROOT / "tests/repositories")]
 
 from backups import Backups, moment, next_second  # noqa: E402
 from cluster import PASSWORD, TOKENS, App, Cluster  # noqa: E402
+from far import PASSWORD as RIGHT  # noqa: E402
+from far import Host  # noqa: E402
+from servers import KINDS, S3, Sshd, served  # noqa: E402
 
 DOCKER = r"""#!/usr/bin/python3
 import json, os, pathlib, signal, subprocess, sys, time
@@ -205,7 +208,27 @@ class Repository:
         )
 
 
-__all__ = ["ROOT", "Cluster", "Repository", "Restores", "moment", "next_second"]
+class FarRepository(Repository):
+    """The same on another machine, reached by the files and the program of role backup."""
+
+    def __init__(self, place: Path, server: Sshd | S3) -> None:
+        place.mkdir()
+        self.host = Host(place, server.url, server.let_in(place), server.ca)
+        code, said = self.host.play("access", "repository")
+        assert code == 0, said
+
+    def restic(self, password: str = "right") -> list[str]:
+        (self.host.access / "password").write_text(RIGHT if password == "right" else password)
+        return [str(self.host.programs / "holdfast-restic"), str(self.host.access), "--quiet", "--no-lock"]
+
+
+@contextlib.contextmanager
+def repository(kind: str, place: Path) -> Iterator[Repository]:
+    if kind == "here":
+        yield Repository(place)
+    else:
+        with served(kind) as server:
+            yield FarRepository(place, server)
 
 
 @contextlib.contextmanager
@@ -221,3 +244,6 @@ def running(place: Path) -> Iterator[Restores]:
         made.stop()
     finally:
         cluster.stop()
+
+
+__all__ = ["KINDS", "ROOT", "Cluster", "Repository", "Restores", "moment", "next_second", "repository", "running"]

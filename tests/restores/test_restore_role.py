@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from restores import ROOT, Repository, moment, next_second, running
+from restores import KINDS, ROOT, moment, next_second, repository, running
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the role gives files to the node's user, which needs root")
 
@@ -156,18 +156,24 @@ def test_a_backup_of_an_older_region_epoch_is_refused(restores):
     assert restores.play("find", "others", restore_to="nothing")[0] == 0
 
 
+@pytest.fixture(params=["here", *KINDS])
+def kept(request, tmp_path, monkeypatch):
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "cache"))
+    with repository(request.param, tmp_path / "restic") as made:
+        yield made
+
+
 @pytest.mark.long
-def test_the_host_has_lost_its_backups_too(restores, tmp_path):
-    """They come from the repository, for the newest moment and for an older one; a wrong password is refused."""
-    repository = Repository(tmp_path / "restic")
+def test_the_host_has_lost_its_backups_too(restores, kept):
+    """They come from the repository, of whatever kind, for the newest moment and for an older one; a wrong password is refused."""
     client = restores.node.client()
     restores.backups.collect()
     first = next_second()
     client.set("cp:younger", "1")
     next_second()
     restores.backups.collect()
-    repository.keep(restores.store / "db_g1")
-    repository.keep(restores.store / "db_g1")
+    kept.keep(restores.store / "db_g1")
+    kept.keep(restores.store / "db_g1")
     shutil.rmtree(restores.store)
     restores.lose()
     left = restores.tree()
@@ -182,12 +188,12 @@ def test_the_host_has_lost_its_backups_too(restores, tmp_path):
             "find",
             restore_nodes=[tag],
             restore_host_nodes=[restores.address(tag)],
-            **{"__restore_restic": repository.restic(variables.pop("password", "right")), **variables},
+            **{"__restore_restic": kept.restic(variables.pop("password", "right")), **variables},
         )
         assert code != 0 and said in told, told
     assert restores.tree() == left
     for to, there in ((moment(first), 0), ("newest", 1)):
-        code, told = restores.play("find", "make", "swap", restore_to=to, restore_run=f"run-{there}", __restore_restic=repository.restic())
+        code, told = restores.play("find", "make", "swap", restore_to=to, restore_run=f"run-{there}", __restore_restic=kept.restic())
         assert code == 0, told
         assert restores.node.client().exists("cp:younger") == there and restores.state() == "recovering"
         assert [path.name for path in (restores.data / ".restore").iterdir()] == []

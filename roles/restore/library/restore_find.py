@@ -146,16 +146,14 @@ class Find:
             cure = "set backup_repository_password to the one it was made with (a copy is kept elsewhere) and run playbooks/backup.yml"
             raise Refused("the repository's password on this host is wrong", cure)
         if done.returncode == NO_REPOSITORY:
-            raise Refused(
-                "this host has no repository on the operations host", "run playbooks/backup.yml; there is nothing to restore from"
-            )
+            raise Refused("this host has no repository yet", "run playbooks/backup.yml; there is nothing to restore from")
         if done.returncode != 0:
-            raise Refused(f"the repository cannot be read: {last_words(done)[0]}", "look at restic-rest-server on the operations host")
+            raise Refused(f"the repository cannot be read: {last_words(done)[0]}", "look at the server that backup_repository names")
         return done.stdout
 
     def from_repository(self) -> dict[str, Any]:
-        files = [word.split("=", 1)[1] for word in self.wanted["restic"] if word.startswith("--repository-file=")]
-        if not all(os.path.exists(name) for name in files):
+        # The program that starts restic, and what it knows of the repository.
+        if not all(os.path.exists(word) for word in self.wanted["restic"] if word.startswith("/")):
             raise Refused(
                 f"there is no backup of {self.node} here, and no access to the repository",
                 "run playbooks/backup.yml; or let the other nodes fill it (to=nothing)",
