@@ -44,15 +44,18 @@ STAGES: dict[str, list[list[str]]] = {
     ],
     "policy": [pytest("tests/policy")],
     "unit": [
-        *(pytest(*TWO, "app/tests/unit"), pytest(*TWO, "tests/lab"), pytest(*TWO, "tests/repositories")),
-        pytest("-n", "2", "-m", "not long", "tests/restores"),
+        *(pytest(*TWO, "app/tests/unit"), pytest(*TWO, "tests/lab")),
+        *(pytest("-n", "2", "-m", "not long", tests) for tests in ("tests/repositories", "tests/restores")),
     ],
     "simulation": [pytest("app/tests/simulation")],
     "integration": [pytest(*TWO, "-m", "not alone", "app/tests/integration"), pytest("-m", "alone", "app/tests/integration")],
     # Molecule remembers, outside the checkout, that it has made hosts which may be gone since.
     "molecule": [tool("molecule", "reset"), tool("molecule", "test", "--all")],
     # What takes longer than a change should wait for: on a lab that is up, or on one that it makes and leaves.
-    "proofs": [pytest("-m", "long", "tests/restores"), [PYTHON, f"{paths.ROOT}/bin/lab"], pytest("--durations=0", "molecule/tests/proofs")],
+    "proofs": [
+        *(pytest("-m", "long", tests) for tests in ("tests/repositories", "tests/restores")),
+        *([PYTHON, f"{paths.ROOT}/bin/lab"], pytest("--durations=0", "molecule/tests/proofs")),
+    ],
 }
 FAST = ["lint", "policy", "unit", "simulation", "integration"]
 ALL = [*FAST, "molecule"]

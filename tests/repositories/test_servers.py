@@ -52,6 +52,7 @@ def test_a_backup_goes_to_the_server_and_comes_back(host, server, tmp_path):
         assert code == 0 and "changed=0" in said, said
 
 
+@pytest.mark.long
 def test_a_server_with_another_identity_is_not_talked_to(host, server, monkeypatch, capsys):
     """Another host key, or another certificate. The controls: the same before and after."""
     before = tree(server.repositories)
@@ -65,6 +66,7 @@ def test_a_server_with_another_identity_is_not_talked_to(host, server, monkeypat
     assert host.backup(monkeypatch) == 0
 
 
+@pytest.mark.long
 def test_who_is_not_known_to_the_server_gets_nowhere(host, server, monkeypatch, capsys):
     with server.forgetful():
         code, said = host.play("repository", __backup_open_seconds=60 if server.at_once else 10)
@@ -117,6 +119,7 @@ def test_the_operations_host_prunes_and_checks_what_the_hosts_have_copied(host, 
     pack.write_bytes(whole)
 
 
+@pytest.mark.long
 def test_a_drill_takes_its_backup_from_the_server(host, keeper, program, server, capsys):
     capsys.readouterr()
     assert program.main(["drill", "a1", "db_g1", "newest"]) == 0
