@@ -22,7 +22,7 @@ function init(args)
   end
 end
 function request()
-  at = at %% %(keys)d + 1
+  at = at %% #requests + 1
   return requests[at]
 end
 %(delay)s
@@ -55,10 +55,13 @@ class Measured:
     errors: int
 
 
-def run(url: str, what: Requests, seconds: int, directory: Path, pause_ms: float = 0.0) -> Measured:
-    """One run of wrk. With ``pause_ms`` a connection waits that long (0 to twice, at random) before it asks again."""
+def run(
+    url: str, what: Requests | tuple[Requests, ...], seconds: int, directory: Path, pause_ms: float = 0.0
+) -> Measured:
+    """One run of wrk. With ``pause_ms`` a connection waits that long (0 to twice, at random) before it asks again.
+    Of several requests each key gets one after the other, in equal shares."""
     script = directory / "load.lua"
-    script.write_text(_script(what, pause_ms))
+    script.write_text(_script(what if isinstance(what, tuple) else (what,), pause_ms))
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script), url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)  # noqa: S603
     found = re.search(r"^RESULT (\{.*\})$", done.stdout, re.M)
@@ -68,17 +71,18 @@ def run(url: str, what: Requests, seconds: int, directory: Path, pause_ms: float
     return Measured(result["requests"] / result["micros"] * 1e6, result["p50"], result["p99"], result["errors"])
 
 
-def _script(what: Requests, pause_ms: float) -> str:
-    headers = ", ".join(f"[{_text(n)}] = {_text(v)}" for n, v in what.headers.items())
-    body = "nil" if what.body is None else _filled(what.body)
-    make = (
-        f"    requests[i] = wrk.format({_text(what.method)}, {_filled(what.path)}, "
-        f"{{['Host'] = 'x', {headers}}}, {body})"
-    )
+def _script(what: tuple[Requests, ...], pause_ms: float) -> str:
+    make = "\n".join(f"    requests[#requests + 1] = {_formatted(one)}" for one in what)
     # wrk takes whole milliseconds, so short pauses are drawn: 0.4 ms is 1 ms two times in five.
     top = int(2 * pause_ms * 1000)
     delay = f"function delay()\n  return math.floor(math.random(0, {top}) / 1000 + math.random())\nend" if top else ""
     return _BASE64 + _SCRIPT % {"keys": KEYS, "make": make, "delay": delay}
+
+
+def _formatted(what: Requests) -> str:
+    headers = ", ".join(f"[{_text(n)}] = {_text(v)}" for n, v in what.headers.items())
+    body = "nil" if what.body is None else _filled(what.body)
+    return f"wrk.format({_text(what.method)}, {_filled(what.path)}, {{['Host'] = 'x', {headers}}}, {body})"
 
 
 def _text(text: str) -> str:
