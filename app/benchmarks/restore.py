@@ -8,8 +8,9 @@ For each size (MB of values, a thousand keys each) a real node is filled with re
     restore + load   `holdfast backup restore` as a process, then redis-server on it until it answers a PING
     copy + load      the same files copied block by block and synced, then redis-server on the copy
 
-The ratio is of the first to the second. What restore and copy read is dropped from the page cache before (of these
-files only); what they wrote is in it for the load of both. Each load must show as many keys as the node had.
+The ratio is of the first to the second, which of them is first changes. What restore and copy are to read is read once
+before, so that whatever caches lie below this machine treat both alike, and dropped from its page cache (these files
+only); what they wrote is in it for both loads. Each load must show as many keys as the node had.
 Prints a table of medians, then a line of JSON; memory is the most a process had. Exit codes: 1 a step failed,
 2 not started: a tool or room on the disk is missing.
 """
@@ -85,7 +86,7 @@ class Bench:
         collected = self._backup("collect", NAME, "--data", self.data, "--store", store)
         self.node.kill()  # it shall not take part in what is measured
         source = _listed(self.data)
-        rounds = [self._round(store, source) for _ in range(self.rounds)]
+        rounds = [self._round(number, store, source) for number in range(self.rounds)]
         shutil.rmtree(store)
         return {
             "megabytes": self.keys * VALUE_BYTES / 1e6,
@@ -98,28 +99,30 @@ class Bench:
             "rounds": rounds,
         }
 
-    def _round(self, store: Path, source: list[Path]) -> dict[str, float]:
-        restored, copied = self.root / "restored", self.root / "copied"
-        for directory in (restored, copied):
-            directory.mkdir()
-        _forget(path for path in store.rglob("*") if path.is_file())
-        into = restored / "data"
+    def _round(self, number: int, store: Path, source: list[Path]) -> dict[str, float]:
+        steps = [lambda: self._restored(store), lambda: self._copied(source)]
+        found: dict[str, float] = {}
+        for step in steps if number % 2 == 0 else reversed(steps):
+            found |= step()
+        ours, plain = found["restore"] + found["load_restored"], found["copy"] + found["load_copied"]
+        return {**found, "ratio": ours / plain}
+
+    def _restored(self, store: Path) -> dict[str, float]:
+        directory = self.root / "restored"
+        directory.mkdir()
+        _forget([path for path in store.rglob("*") if path.is_file()])
         wait = ["sh", "-c", 'sleep "$0" && exec "$@"', str(self.slower)] if self.slower else []
-        done = self._backup("restore", "--store", store, "--to", "newest", "--into", into, before=wait)
-        after_restore = self._load(restored)
-        _forget(source)
-        target = copied / "data" / aof_files.DIRECTORY
+        words = ("--store", store, "--to", "newest", "--into", directory / "data")
+        done = self._backup("restore", *words, before=wait)
+        return {"restore": done.seconds, "restore_mib": done.mib, "load_restored": self._load(directory)}
+
+    def _copied(self, source: list[Path]) -> dict[str, float]:
+        directory = self.root / "copied"
+        target = directory / "data" / aof_files.DIRECTORY
         target.mkdir(parents=True)
-        copy = timed(lambda: [_copy(path, target) for path in source])
-        after_copy = self._load(copied)
-        return {
-            "restore": done.seconds,
-            "load_restored": after_restore,
-            "copy": copy,
-            "load_copied": after_copy,
-            "ratio": (done.seconds + after_restore) / (copy + after_copy),
-            "restore_mib": done.mib,
-        }
+        _forget(source)
+        seconds = timed(lambda: [_copy(path, target) for path in source])
+        return {"copy": seconds, "load_copied": self._load(directory)}
 
     def _backup(self, *words: object, before: list[str] | None = None) -> Ran:
         command = [*(before or []), *HOLDFAST, "backup", *map(str, words)]
@@ -161,10 +164,12 @@ def _listed(data: Path) -> list[Path]:
     return [directory / name for name in aof_files.parse_manifest(manifest.read_text()).files] + [manifest]
 
 
-def _forget(paths: Any) -> None:
-    """Out of the page cache, so that they are read from the disk."""
+def _forget(paths: list[Path]) -> None:
+    """Read once, and out of the page cache, so that they are read from the disk."""
     for path in paths:
         with path.open("rb") as file:
+            while file.read(BLOCK):
+                pass
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
