@@ -4,10 +4,11 @@
 
 Three real nodes as deployed (`appendfsync always`), filled; `holdfast serve` CP; 200 requests a second, writes and
 reads in turns, by wrk: 64 connections that pause at random, so the pace hardly follows how fast answers come. Windows
-alternate without and with backups: of one node after the other, without a rest, at the priority of the unit
-holdfast-backup@ (nice 19, idle class of the disk): `collect --census`, then `restic backup` if there is restic, into a
-repository on the same disk. On hosts there are minutes between two backups, and a census once a day. `watch` runs all
-the time. With --anew each backup is a node's first one: all its data is read, copied and encrypted.
+alternate without and with backups: of one node after the other, without a rest, with the priorities of the unit
+holdfast-backup@ (idle, for processor and disk): `collect --census`, then `restic backup` if there is restic, into a
+repository in memory (--repository: elsewhere), as that is on another machine otherwise. On hosts there are minutes
+between two backups, a census once a day, and a machine for each node. `watch` runs all the time. With --anew each
+backup is a node's first one: all its data is read, copied and encrypted.
 Prints each pair, p99 ratios first, and a line of JSON. Exit codes: 1 an answer was an error, or a step failed,
 2 not started: a tool or room on the disk is missing.
 """
@@ -37,9 +38,11 @@ from load import CONNECTIONS, KEYS, Measured
 from load import run as load
 
 RATE = 200
-#: As holdfast-backup@.service and the container of the watch have it.
-NICED = ["nice", "-n", "19", "ionice", "-c", "3"]
-RESTIC_ENV = {"GOMEMLIMIT": "200MiB", "RESTIC_PASSWORD": "of-a-benchmark"}
+#: As holdfast-backup@.service and the program that it starts have it.
+IDLE = ["chrt", "--idle", "0", "ionice", "-c", "3"]
+RESTIC_ENV = {"GOMEMLIMIT": "200MiB", "GOMAXPROCS": "1", "RESTIC_PASSWORD": "of-a-benchmark"}
+#: On hosts the repository is on another machine's disk.
+MEMORY = Path("/dev/shm")  # noqa: S108
 #: The nodes' files (with a rewrite's), the stores and the repository, of three nodes.
 COPIES = 3 * 5
 
@@ -69,8 +72,8 @@ class Job(threading.Thread):
 
 
 class Bench:
-    def __init__(self, root: Path, anew: bool, disturb: bool) -> None:
-        self.root, self.anew = root, anew
+    def __init__(self, root: Path, repository: Path, anew: bool, disturb: bool) -> None:
+        self.root, self.repository, self.anew = root, repository, anew
         self.targets = targets.Targets(root, workers=os.cpu_count() or 1)
         self.cluster = self.targets.cluster
         self.names = list(self.cluster.nodes)
@@ -153,16 +156,16 @@ class Bench:
         return self.root / f"store-{name}"
 
     def _backup(self, name: str) -> None:
-        store, repository = self._store(name), self.root / "repository"
+        store = self._store(name)
         if self.anew:
             for directory in (store / "sets", store / "files"):
                 shutil.rmtree(directory, ignore_errors=True)
             if self.restic:
-                shutil.rmtree(repository, ignore_errors=True)
+                shutil.rmtree(self.repository, ignore_errors=True)
                 self._restic("init")
         data = self.cluster.nodes[name].directory / "data"
         collect = [*HOLDFAST, "backup", "collect", name, "--data", str(data), "--store", str(store), "--census"]
-        done = run([*NICED, *collect], self.cluster.env("cp"), self.root)
+        done = run([*IDLE, *collect], self.cluster.env("cp"), self.root)
         self._note("collect --census", done.mib)
         if self.restic:
             marks = ["--host", "benchmark", "--tag", name]
@@ -171,8 +174,8 @@ class Bench:
 
     def _restic(self, *words: str) -> float:
         """MiB."""
-        common = ["-r", str(self.root / "repository"), "--cache-dir", str(self.root / "cache"), "--quiet"]
-        return run([*NICED, "restic", *common, *words], {**os.environ, **RESTIC_ENV}, self.root).mib
+        common = ["-r", str(self.repository), "--cache-dir", str(self.root / "cache"), "--quiet"]
+        return run([*IDLE, "restic", *common, *words], {**os.environ, **RESTIC_ENV}, self.root).mib
 
     def _disturb(self, _name: str) -> None:
         """Instead of a backup: no majority for 150 ms."""
@@ -219,15 +222,23 @@ def main() -> int:
     parser.add_argument("--keys", type=int, default=100_000, help="of 1,000 bytes, on each node")
     parser.add_argument("--anew", action="store_true", help="each backup a first one, of all data")
     parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to measure")
+    parser.add_argument("--repository", type=Path, default=MEMORY, metavar="DIR", help="where restic's is made")
     parser.add_argument("--disturb", action="store_true", help="a check of this: nodes that stall instead of backups")
     given = parser.parse_args()
-    why = missing("redis-server", "redis-cli", "wrk", "nice", "ionice")
-    why = why or no_room(given.directory, COPIES * RECORD_BYTES * given.keys, f"{given.keys} keys on three nodes")
+    what = f"{given.keys} keys on three nodes"
+    why = missing("redis-server", "redis-cli", "wrk", "chrt", "ionice")
+    why = why or no_room(given.directory, COPIES * RECORD_BYTES * given.keys, what)
+    why = why or no_room(given.repository, 3 * RECORD_BYTES * given.keys, what)
     if why:
         print(f"benchmark: {why}", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="holdfast-backup-load-", dir=given.directory) as root:
-        result = Bench(Path(root), given.anew, given.disturb).measure(given.keys, given.pairs, given.seconds)
+    prefix = "holdfast-backup-load-"
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, dir=given.directory) as root,
+        tempfile.TemporaryDirectory(prefix=prefix, dir=given.repository) as remote,
+    ):
+        bench = Bench(Path(root), Path(remote) / "repository", given.anew, given.disturb)
+        result = bench.measure(given.keys, given.pairs, given.seconds)
     print(table(result))
     print(json.dumps(result))
     return 1 if result["errors"] else 0

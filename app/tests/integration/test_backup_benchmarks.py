@@ -55,7 +55,8 @@ def test_a_small_restore_is_measured_and_a_slow_one_shows(tmp_path: Path) -> Non
 
 @pytest.mark.alone
 def test_a_load_beside_backups_is_measured_and_stalls_show(tmp_path: Path) -> None:
-    small = ("--pairs", "1", "--seconds", "4", "--keys", "2000", "--directory", str(tmp_path))
+    small = ("--pairs", "1", "--seconds", "4", "--keys", "2000")
+    small += ("--directory", str(tmp_path), "--repository", str(tmp_path))
     plain, stalled = measured("backup_load.py", *small), measured("backup_load.py", *small, "--disturb")
     for result in (plain, stalled):
         assert result["errors"] == 0
