@@ -48,12 +48,12 @@ STAGES: dict[str, list[list[str]]] = {
         *(pytest("-n", "2", "-m", "not long", tests) for tests in ("tests/repositories", "tests/restores")),
     ],
     "simulation": [pytest("app/tests/simulation")],
-    "integration": [pytest(*TWO, "-m", "not alone", "app/tests/integration"), pytest("-m", "alone", "app/tests/integration")],
+    "integration": [pytest(*TWO, "-m", "not (alone or long)", "app/tests/integration"), pytest("-m", "alone", "app/tests/integration")],
     # Molecule remembers, outside the checkout, that it has made hosts which may be gone since.
     "molecule": [tool("molecule", "reset"), tool("molecule", "test", "--all")],
     # What takes longer than a change should wait for: on a lab that is up, or on one that it makes and leaves.
     "proofs": [
-        *(pytest("-m", "long", tests) for tests in ("tests/repositories", "tests/restores")),
+        *(pytest("-m", "long", tests) for tests in ("app/tests/integration", "tests/repositories", "tests/restores")),
         *([PYTHON, f"{paths.ROOT}/bin/lab"], pytest("--durations=0", "molecule/tests/proofs")),
     ],
 }

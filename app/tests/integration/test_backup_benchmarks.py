@@ -53,7 +53,7 @@ def test_a_small_restore_is_measured_and_a_slow_one_shows(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_a_load_beside_backups_is_measured_and_stalls_show(tmp_path: Path) -> None:
     small = ("--pairs", "1", "--seconds", "4", "--keys", "2000")
     small += ("--directory", str(tmp_path), "--repository", str(tmp_path))
