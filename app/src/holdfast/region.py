@@ -23,7 +23,7 @@ that was up all along and can reach nobody does not know of a promotion until it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from .guard import FENCED, RECOVERING, VOTING, Guard
@@ -235,6 +235,7 @@ def to_unfence(
             f"only {', '.join(quiet) or 'no node'} of the other region shows that it was not promoted; bring the "
             f"others up, or, if you know that no promotion was begun, add --confirm {region}"
         )
+    _check_successor(own, peers, region, epoch, confirmed)
     fenced = {n: s.guard for n, s in own.items() if s.guard is not None and n in fenced_at(own, region, epoch)}
     above = [n for n, g in fenced.items() if g.region_epoch > epoch]
     if above:
@@ -251,8 +252,26 @@ def to_unfence(
             f"{', '.join(fenced) or 'no node'} is fenced at {epoch}; {majority(len(own))} are needed: "
             + _fence_cure(own, region, epoch)
         )
-    top = max((own[n].fenced_epoch or 0 for n in {*fenced, *back} if own[n].history_before is None), default=0)
+    top = _served_last(own, {*fenced, *back})
     return {n: (g, _as_before(own[n], g, top)) for n, g in fenced.items()}
+
+
+def _served_last(own: Statuses, nodes: Iterable[str]) -> int:
+    """The region epoch of before the fence; 0 if it is not known."""
+    return max((own[n].fenced_epoch or 0 for n in nodes if own[n].history_before is None), default=0)
+
+
+def _check_successor(own: Statuses, peers: Statuses, region: str, epoch: int, confirmed: bool) -> None:
+    """To be fenced higher does not make this region the later one: the other has served since if it did so above the
+    epoch at which this one served last."""
+    ours = [n for n, s in own.items() if (g := s.original(region, n)) is not None and g.region_epoch == epoch]
+    last, (after, who) = _served_last(own, ours), served_by(peers, region)
+    if after > last and not confirmed:
+        raise RegionRefused(
+            f"{who} of the other region served at region epoch {after}, and this one before that, at {last or '?'}: "
+            f"what the other one acknowledged since is not here. If this region's history shall stay all the same, "
+            f"add --confirm {region}"
+        )
 
 
 def _as_before(status: Status, fenced: Guard, top: int) -> Guard:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from .guard import MEMBER, RECOVERING, Guard
+from .guard import FENCED, MEMBER, RECOVERING, Guard
 from .repair import copy_all, move
 from .repair_doubt import doubtful
 from .repair_plan import Code, Floor, Moved, Progress, Seen, Steps, Stopped, look, majority, ours, top_region_epoch
@@ -26,6 +26,7 @@ def usable(seen: dict[str, Seen], names: tuple[str, ...], region: str) -> list[s
             raise Stopped(Code.DATA_WITHOUT_GUARD, f"{name}: holds data but no guard; find out whose data it is")
         if s.guard is not None and not ours(s.guard, region, name):
             raise Stopped(Code.WRONG_NODE, f"{name}: its guard names node {s.guard.node} of region {s.guard.region}")
+    check_unfenced(seen)
     top = top_region_epoch(seen, region)
     at_top = [n for n, s in seen.items() if s.guard is not None and s.guard.region_epoch == top]
     chosen = [n for n in seen if len(at_top) < majority(names) or n in at_top or seen[n].empty]
@@ -35,6 +36,18 @@ def usable(seen: dict[str, Seen], names: tuple[str, ...], region: str) -> list[s
             f"only {', '.join(chosen) or 'no node'} can take part, {majority(names)} are needed; bring the others up",
         )
     return chosen
+
+
+def check_unfenced(seen: dict[str, Seen]) -> None:
+    """A region was fenced because another one serves, or is about to, above its epoch."""
+    fenced = {n: s.guard.region_epoch for n, s in seen.items() if s.guard is not None and s.guard.state == FENCED}
+    if fenced:
+        top = max(fenced.values())
+        raise Stopped(
+            Code.FENCED,
+            f"{', '.join(fenced)}: fenced, so this region must not serve; nothing was changed. If it shall serve "
+            f"again, holdfast region unfence --epoch {top} first: it says what speaks against it",
+        )
 
 
 def heal_all(
@@ -73,9 +86,9 @@ def heal_all(
     return guards
 
 
-def readmit_all(guards: dict[str, Guard]) -> Steps[dict[str, Guard]]:
-    """All to the next region epoch, then all members."""
-    raised = {n: replace(g, region_epoch=g.region_epoch + 1) for n, g in guards.items()}
+def readmit_all(guards: dict[str, Guard], elsewhere: int = 0) -> Steps[dict[str, Guard]]:
+    """All to the next region epoch, then all members. ``elsewhere``: the highest one seen in the other region."""
+    raised = {n: replace(g, region_epoch=max(g.region_epoch, elsewhere) + 1) for n, g in guards.items()}
     members = {n: replace(g, state=MEMBER) for n, g in raised.items()}
     for before, after in ((guards, raised), (raised, members)):
         for name in guards:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .guard import Guard
+from .region import Status, superseded_by
+from .region_nodes import RegionNodes
 from .repair import Healed, heal, raise_epoch_of_majority, readmit
-from .repair_all import heal_all, readmit_all
+from .repair_all import check_unfenced, heal_all, readmit_all
 from .repair_ap import ApMerge, Unread
 from .repair_nodes import RepairNodes
 from .repair_plan import Code, Seen, Stopped, check_settled, look, majority, split, valid
@@ -137,6 +139,23 @@ class RepairCommand:
     def _progress(self, target: str) -> Any:
         return lambda phase, source, looked, copied: self._lines.progress(target, phase, source, looked, copied)
 
+    def _peers(self) -> dict[str, Status]:
+        """The other region's nodes. Stops if one votes: this region must not serve again beside it, above its epoch."""
+        peers = RegionNodes(self._settings.peers, self._settings.redis, max(2.0, self._settings.network_timeout_sec))
+        peers.start()
+        try:
+            seen = peers.ask().wait()
+        finally:
+            peers.stop()
+        epoch, who = superseded_by(seen, self._region)
+        if epoch:
+            raise Stopped(
+                Code.FENCED,
+                f"{who} of the other region serves at region epoch {epoch}: this region must not serve beside it. "
+                "If the other one shall not, fence it (holdfast region fence) and run this again",
+            )
+        return seen
+
     def _in_doubt(self, keys: list[str]) -> None:
         if keys:
             self._lines.say(
@@ -150,7 +169,11 @@ class RepairCommand:
     def _from_all(
         self, seen: dict[str, Seen], absent: list[str], confirm: str | None, check: bool, kept: frozenset[str]
     ) -> None:
+        check_unfenced(seen)
+        unseen = [n for n, s in self._peers().items() if not s.reachable]
         cost = f"without {', '.join(absent)}, which must be emptied before it returns" if absent else "no node is away"
+        if unseen:
+            cost += f"; {', '.join(unseen)} of the other region does not answer: be sure that it does not serve"
         if confirm is None or check:
             raise Stopped(
                 Code.NO_MAJORITY,
@@ -168,7 +191,8 @@ class RepairCommand:
         )
         for target, guard in guards.items():
             self._merge_ap(target, guard, {n: s for n, s in seen.items() if n in guards})
-        members = self._nodes.drive(readmit_all(guards))
+        above = max((s.guard.region_epoch for s in self._peers().values() if s.guard is not None), default=0)
+        members = self._nodes.drive(readmit_all(guards, above))
         for node, guard in members.items():
             self._lines.say(
                 "REPAIR_MEMBER",

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from cluster import App, wait_for
-from regions import NAMES, Regions
+from regions import NAMES, Region, Regions
 
 RACING = (str(Path(__file__).resolve().parent / "racing_fence.py"),)
 
@@ -156,6 +156,57 @@ def test_two_regions_at_one_epoch_both_close_and_a_person_decides(regions: Regio
         wait_for("serves again", lambda a=app: a.write("k", "on").status == 200, 5)
     for app in west:
         wait_for("not this one", lambda a=app: why_not(a) == "fenced", 5)
+
+
+def succeeded(regions: Regions) -> App:
+    """West was fenced at 2 and has no process that looks; east, whose CP face this is, serves at 2."""
+    east = regions.east.run("serve", "cp")
+    regions.east.run("replicate", "ap")
+    assert regions.west.region("fence", "--epoch", "2", "--reason", "drill")[0] == 0
+    regions.in_step()
+    regions.fail_over(2)
+    wait_for("east serves", lambda: east.write("k", "acknowledged by east").status == 200)
+    wait_for("settled", lambda: regions.east.states() == ["member"] * 3, 20)
+    return east
+
+
+def repair(region: Region, *arguments: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "holdfast", "repair", *arguments]
+    done = subprocess.run(command, env=region.env("cp"), capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout
+
+
+def test_a_repair_does_not_lift_a_fence_nor_take_over_from_the_region_that_serves(regions: Regions) -> None:
+    east = succeeded(regions)
+    west = regions.west
+    before = {n: west.guard(n) for n in NAMES}
+    for words in (("--all",), ("--all", "--confirm", "west")):
+        code, told = repair(west, *words)
+        assert (code, "region unfence --epoch 2" in told) == (8, True), told
+        assert "--confirm west" not in told, "nobody is led there"
+    assert {n: west.guard(n) for n in NAMES} == before
+    for name in NAMES:  # no fence any more: restored from a backup of before it, say
+        west.nodes[name].client().hset("holdfast:guard", mapping={"state": "recovering", "region_epoch": 1})
+    code, told = repair(west, "--all", "--confirm", "west")
+    assert (code, "of the other region serves at region epoch 2" in told) == (8, True), told
+    assert west.states() == ["recovering"] * 3
+    assert east.read("k").status == 200
+    assert regions.east.region("fence", "--epoch", "4", "--reason", "the other one shall serve")[0] == 0
+    code, told = repair(west, "--all", "--confirm", "west")
+    assert code == 0, told
+    assert {west.guard(n)["region_epoch"] for n in NAMES} == {"5"}, "above all that was seen"
+
+
+def test_a_fence_raised_above_the_region_that_serves_is_not_taken_back_without_a_word(regions: Regions) -> None:
+    east = succeeded(regions)
+    west = regions.west
+    assert west.region("unfence", "--epoch", "2", "--confirm", "west")[0] == 6
+    assert west.region("fence", "--epoch", "3", "--reason", "x")[0] == 0
+    code, _told, words = west.region("unfence", "--epoch", "3")
+    assert (code, west.states()) == (6, ["fenced"] * 3), words
+    assert "served at region epoch 2, and this one before that, at 1" in words
+    assert east.write("k", "on").status == 200
+    assert west.region("unfence", "--epoch", "3", "--confirm", "west")[0] == 0, "it is a person's to decide"
 
 
 def test_a_lag_shows_although_the_clock_of_the_standby_is_behind(regions: Regions) -> None:

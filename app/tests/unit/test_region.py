@@ -157,6 +157,27 @@ def test_unfence_gives_no_vote_to_a_node_that_was_behind_before_the_fence() -> N
     assert {n: g.state for n, (_, g) in moved.items()} == {"a": RECOVERING, "b": MEMBER, "c": MEMBER}
 
 
+@pytest.mark.parametrize(
+    ("peers", "word"),
+    [
+        ({n: primary(n, "east", 2) for n in NAMES}, True),
+        ({**EAST, "c": primary("c", "east", 2)}, True),
+        ({n: primary(n, "east", 3, FENCED, fenced_from=MEMBER, fenced_epoch=2) for n in NAMES}, True),
+        ({n: primary(n, "east", 1) for n in NAMES}, False),  # its watch has not seen us yet
+        ({n: primary(n, "east", 3, FENCED, fenced_from=MEMBER, fenced_epoch=1) for n in NAMES}, False),  # both closed
+        (EAST, False),
+    ],
+)
+def test_unfence_wants_a_word_where_the_other_region_served_since(peers: dict[str, Status], word: bool) -> None:
+    own = {n: replace(s, fenced_epoch=1) for n, s in fenced(3).items()}
+    assert len(to_unfence(own, peers, "west", 3, True)) == 3
+    if word:
+        with pytest.raises(RegionRefused, match=r"served at region epoch 2, and this one before that, at 1.*--confirm"):
+            to_unfence(own, peers, "west", 3, False)
+    else:
+        assert len(to_unfence(own, peers, "west", 3, False)) == 3
+
+
 AGED = {
     "a": primary("a", heartbeat_ms=99_000),
     "b": primary("b", heartbeat_ms=38_999),

@@ -259,3 +259,6 @@ def test_the_last_resort_leaves_out_what_a_majority_has_left_behind() -> None:
     assert usable(one, NAMES, "lab") == ["a", "b", "c"]
     with pytest.raises(Stopped):
         usable({"a": two["a"]}, NAMES, "lab")
+    with pytest.raises(Stopped) as stopped:
+        usable(one | {"b": Seen(guard("b", state=FENCED), False, "run-b")}, NAMES, "lab")
+    assert stopped.value.code is Code.FENCED
