@@ -138,6 +138,20 @@ def test_a_fence_that_was_taken_back_but_for_one_node_is_over():
     assert plan(status(peers=left, epoch=5))["epoch"] == 6
 
 
+@pytest.mark.parametrize("peers", [[GONE] * 3, [primary(), primary(state="recovering"), GONE], [GONE, primary(state="recovering"), GONE]])
+def test_a_node_that_was_being_healed_as_its_region_was_lost_is_no_promotion_that_was_begun(peers):
+    """Or the promotion would have to use the epoch at which its copies served, which it refuses."""
+    healed = replica(state="recovering")
+    for nodes in ([replica(), healed, replica()], [healed, replica(None, link="down", region=None, state=None), GONE]):
+        made = plan(status(nodes, peers), without=["db_g2", "db_g3"])
+        assert made["epoch"] > 3, made
+
+
+def test_a_returned_region_that_was_fenced_too_high_is_no_change_that_was_begun():
+    made = plan(status([primary("west", 5, "fenced")] * 3, [primary("east", 3)] * 3, epoch=5))
+    assert "dr_follow.yml -e to=west" in made["refusals"][0]
+
+
 def test_a_copy_that_shows_the_fence_lacks_nothing_however_long_ago_it_was():
     copies = [replica(400.0, state="fenced", region_epoch=4, link="down")] * 3
     made = plan(status(copies, [GONE] * 3, epoch=4))

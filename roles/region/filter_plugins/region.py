@@ -36,15 +36,17 @@ def _epoch(nodes: Nodes, region: str) -> int:
     return max((int(node.get("region_epoch") or 0) for node in _of(nodes, region)), default=0)
 
 
-def _begun(status: dict[str, Any], other: str) -> int:
-    """The epoch of a change of region that was begun and not ended; 0 if none was."""
-    epoch = int(status["epoch"])
-    theirs, ours = _of(status["peers"], other), _of(status["nodes"], status["region"])
-    latest = [node for node in theirs + ours + _copies(status["nodes"], other) if node.get("region_epoch") == epoch]
-    changing = any(node.get("state") in ("fenced", "recovering") for node in latest)
+def _begun(epoch: int, old: list[dict[str, Any]], new: list[dict[str, Any]], copies: list[dict[str, Any]]) -> int:
+    """The epoch of a change of region that was begun and not ended; 0 if none was.
+
+    ``old``: the primaries of the region that serves until then; ``copies``: what follows or did; ``new``: the other region's primaries.
+    """
+    # A node of the old region that is *recovering* is being healed, and so are copies that show that.
+    fenced = any(node.get("region_epoch") == epoch and node.get("state") == "fenced" for node in old + copies)
+    marked = any(node.get("region_epoch") == epoch and node.get("state") == "recovering" for node in new)
     # Voters mean that it ended, or was taken back; but a promotion may have been cut off among its nodes.
-    ended = [node for node in theirs if node.get("state") in VOTING] + [node for node in ours if node.get("state") == "member"]
-    return epoch if changing and not any(node.get("region_epoch") == epoch for node in ended) else 0
+    ended = [node for node in old + copies if node.get("state") in VOTING] + [node for node in new if node.get("state") == "member"]
+    return epoch if (fenced or marked) and not any(node.get("region_epoch") == epoch for node in ended) else 0
 
 
 def _active(region: str, nodes: Nodes, other: str, peers: Nodes) -> list[str]:
@@ -102,7 +104,7 @@ def region_plan(
     """
     region, peers = status["region"], status["peers"]
     nodes = {name: node for name, node in status["nodes"].items() if name not in (without or [])}
-    begun = _begun(status, other)
+    begun = _begun(int(status["epoch"]), _of(peers, other), _of(status["nodes"], region), _copies(status["nodes"], other))
     active = _active(region, nodes, other, peers)
     refusals = active or _missing(region, nodes, begun)
     followers = {name: node for name, node in nodes.items() if node.get("role") == "replica"}
@@ -132,7 +134,8 @@ def region_serves(status: dict[str, Any], other: str) -> list[str]:
     region, nodes, peers = status["region"], status["nodes"], status["peers"]
     if _serves(peers, other) and _epoch(peers, other) > _epoch(nodes, region):
         return [f"{other} serves already. If {region} shall follow it: runbooks/dr_follow.yml -e to={region}"]
-    if _begun(status, other) and _epoch(nodes, region) == int(status["epoch"]):
+    epoch = int(status["epoch"])
+    if _begun(epoch, _of(nodes, region), _of(peers, other), _copies(peers, region)) and _epoch(nodes, region) == epoch:
         return []  # this very move was begun, and is gone on with
     if not _serves(nodes, region):
         return [f"{region} does not serve: no majority of its nodes are primaries that vote. If {other} serves, you mean -e to={region}"]
