@@ -17,7 +17,8 @@ can bring about, both are: a person must say whose history stays. It cannot see 
 was started counts only once it was *confirmed* for that run of its process (``may_confirm``): by a majority of its own
 region that was up all along, or by a majority of the other region's nodes that show that they were not promoted. A
 promotion needs all but the nodes set aside, of which there are less than a majority; so a majority of nodes that are
-replicas, or at an epoch not above ours and not voting beside us, meets every promotion. What this cannot give: a region
+replicas, or at an epoch not above ours and not voting beside us, meets every promotion. While one of them votes, at
+whatever epoch, two regions claim to serve, and a person must say which history stays. What this cannot give: a region
 that was up all along and can reach nobody does not know of a promotion until it can; fencing it is the operator's part.
 """
 
@@ -189,6 +190,8 @@ def may_confirm(name: str, own: Statuses, peers: Statuses, region: str) -> str:
     ]
     if len(fellows) >= majority(len(own)):
         return f"{', '.join(fellows)} were up all along"
+    if superseded_by(peers, region)[0]:
+        return ""  # at a lower epoch, but it may be the later one for all that
     quiet = [n for n, s in peers.items() if _is_not_ahead(s, guard.region_epoch)]
     if peers and len(quiet) >= majority(len(peers)):
         return f"{', '.join(quiet)} of the other region were not promoted"

@@ -25,7 +25,7 @@ from .guard import FENCED, MEMBER, PROMOTED, VOTING
 from .logs import LOG, event
 from .metrics import Metrics
 from .nodes import Nodes
-from .region import Status, may_confirm, served_by, with_last_heartbeat
+from .region import Status, may_confirm, served_by, superseded_by, with_last_heartbeat
 from .region_nodes import RegionNodes
 from .settings import Settings
 
@@ -129,7 +129,7 @@ class RegionWatch(PeerWatch):
         self._notify = notify
         self._seen: dict[str, Status] = {}
         self._states: dict[str, str] = {}
-        self._complaint = ""
+        self._complaint = ("", "")
         self._shared_since = math.inf
         metrics.per_node(
             "region_replication_lag_seconds",
@@ -158,10 +158,10 @@ class RegionWatch(PeerWatch):
         epoch, who = self._learn(peers)
         self._fence(own, epoch, who)
         waiting = self._confirm(own, peers)
-        if waiting != self._complaint:
-            self._complaint = waiting
+        cure = _cure(peers, self._settings.region) if waiting else ""
+        if (waiting, cure) != self._complaint:
+            self._complaint = (waiting, cure)
             if waiting:
-                cure = "bring the other nodes or the other region up, or type holdfast region confirm"
                 event(LOG, logging.WARNING, "REGION_UNCONFIRMED", nodes=waiting, cure=cure)
         self._beat()
 
@@ -213,6 +213,17 @@ class RegionWatch(PeerWatch):
                 continue
             reason = "every node holds everything" if now == MEMBER else status.note
             self._notify(_AUDITED[now], {"node": node, "region_epoch": guard.region_epoch, "reason": reason})
+
+
+def _cure(peers: dict[str, Status], region: str) -> str:
+    """What makes nodes count that nobody can confirm."""
+    epoch, who = superseded_by(peers, region)
+    if epoch:
+        return (
+            f"two regions claim to serve: {who} of the other one votes at region epoch {epoch}. Decide whose history "
+            "stays; in the region whose history does not: holdfast region fence"
+        )
+    return "bring the other nodes or the other region up, or type holdfast region confirm"
 
 
 def _or_nan(value: float | None) -> float:

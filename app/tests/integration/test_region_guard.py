@@ -205,6 +205,28 @@ def test_a_whole_region_that_was_off_serves_nothing_until_confirmed(regions: Reg
     assert app.write("k", "after").code == "fenced"
 
 
+def test_a_region_that_comes_back_above_one_that_serves_waits_for_a_person(regions: Regions) -> None:
+    regions.in_step()
+    assert regions.west.region("fence", "--epoch", "3", "--reason", "planned, and taken back")[0] == 0
+    assert regions.west.region("unfence", "--epoch", "3")[0] == 0
+    for cable in regions.cables.values():
+        cable.cut = True
+    regions.west.kill_nodes()
+    regions.cut_loose()
+    for node in regions.east.nodes.values():  # its copies ended at 1, so that 2 looked right
+        node.client().hset("holdfast:guard", mapping={"state": "member", "region_epoch": 1})
+    assert regions.east.region("promote", "--epoch", "2")[0] == 0
+    restart(regions, *NAMES)
+    app, pulls = regions.west.run("serve", "cp"), regions.west.run("replicate", "ap")
+    said = wait_for("said", lambda: events(pulls, "REGION_UNCONFIRMED"))
+    assert "two regions claim to serve: db_g3 of the other one votes at region epoch 2" in str(said[0]["cure"])
+    time.sleep(3)
+    assert reason(app) == "unconfirmed"
+    assert not events(pulls, "REGION_CONFIRMED")
+    assert regions.east.region("fence", "--epoch", "3", "--reason", "west's history stays")[0] == 0
+    wait_for("confirmed now", lambda: app.write("k", "v").status == 200, 10)
+
+
 def test_a_whole_region_that_was_off_goes_on_if_the_other_was_not_promoted(regions: Regions) -> None:
     app = regions.west.run("serve", "cp")
     regions.west.run("replicate", "ap")

@@ -74,6 +74,10 @@ def waits(*names: str) -> dict[str, Status]:
     return {n: primary(n, confirmed=n not in names) for n in NAMES}
 
 
+def at(epoch: int, *names: str) -> dict[str, Status]:
+    return {n: primary(n, epoch=epoch, confirmed=n not in names) for n in NAMES}
+
+
 @pytest.mark.parametrize(
     ("own", "peers", "confirmed"),
     [
@@ -88,6 +92,10 @@ def waits(*names: str) -> dict[str, Status]:
         (waits(*NAMES), east(), False),
         (waits("a"), east(), False),  # whatever the fellows say
         (waits(*NAMES), {**EAST, "a": primary("a", "east", 2)}, False),
+        (at(3, *NAMES), east(2), False),  # two claim to serve: its history may be the later one
+        (at(3, *NAMES), {**EAST, "a": primary("a", "east", 2)}, False),
+        (at(3, *NAMES), east(2, FENCED), True),
+        (at(3, "a"), east(2), True),  # fellows that serve at 3 have closed it already
         (waits(*NAMES), {**EAST, "a": primary("a", "east", 2, RECOVERING)}, True),
         (waits(*NAMES), east(2, RECOVERING), False),
         (waits(*NAMES), east(2, FENCED), False),  # it has served since we did
