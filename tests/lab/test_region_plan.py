@@ -152,10 +152,35 @@ def test_a_returned_region_that_was_fenced_too_high_is_no_change_that_was_begun(
     assert "dr_follow.yml -e to=west" in made["refusals"][0]
 
 
-def test_a_copy_that_shows_the_fence_lacks_nothing_however_long_ago_it_was():
-    copies = [replica(400.0, state="fenced", region_epoch=4, link="down")] * 3
-    made = plan(status(copies, [GONE] * 3, epoch=4))
+SHOWS = replica(400.0, state="fenced", region_epoch=4, link="down")
+
+
+def test_a_copy_that_shows_the_fence_lacks_nothing_however_long_ago_it_was_while_the_fence_is_seen_to_stand():
+    made = plan(status([SHOWS] * 3, [primary(epoch=4, state="fenced")] * 3, epoch=4))
     assert (made["epoch"], made["lag_seconds"], made["refusals"]) == (4, 0.0, [])
+
+
+@pytest.mark.parametrize(
+    ("peers", "epoch"),
+    [
+        ([GONE] * 3, 14),  # taken back after the links broke, and gone on
+        ([primary(epoch=4, state="fenced"), primary(epoch=4, state="fenced"), GONE], 5),
+        ([primary(epoch=4, state="fenced"), primary(epoch=4, state="fenced"), primary(epoch=4)], 5),
+        ([SHOWS | {"region": "west", "role": "primary"}] * 3, 14),
+    ],
+)
+def test_a_fence_that_only_copies_show_may_have_been_taken_back(peers, epoch):
+    made = plan(status([SHOWS] * 3, peers, epoch=4))
+    assert (made["epoch"], made["lag_seconds"]) == (epoch, 400.0)
+    assert "The copies show a fence: if east was not let serve again since, nothing is lacking." in made["refusals"][0]
+
+
+def test_a_region_that_cannot_be_asked_may_have_gone_on_under_higher_epochs():
+    assert plan(status(peers=[GONE] * 3))["epoch"] == 13
+    assert plan(status(peers=[GONE, GONE, primary()]))["epoch"] == 13
+    assert plan(status(peers=[GONE, primary(), primary()]))["epoch"] == 4
+    cut_off = status([primary("west", 13, "recovering"), replica(), replica()], [GONE] * 3, epoch=13)
+    assert plan(cut_off)["epoch"] == 13, "its own epoch is above already"
 
 
 def test_a_returned_region_is_no_copy():

@@ -123,6 +123,11 @@ class GuardBook:
             self._version += 1
             return True
 
+    @property
+    def foreign_epoch(self) -> int:
+        """The highest epoch at which the other region is known to have served; this one may serve above it only."""
+        return max(self._peer_epoch, self._shared_epoch)
+
     def served_epoch(self) -> int:
         """The highest epoch at which a node of this region votes, confirmed or not; 0 if none is known to."""
         with self._lock:

@@ -37,7 +37,7 @@ from .region_adopt import PutBack, adopt_plan
 from .region_nodes import CHANGED, RESTARTED, RegionNodes
 from .region_promotion import Promotion, giving_up, marked_guard, promote_plan
 from .region_settle import settle_region
-from .region_watch import HEARTBEAT_METRIC, UNCHANGED_METRIC
+from .region_watch import FOREIGN_METRIC, HEARTBEAT_METRIC, UNCHANGED_METRIC
 from .repair_plan import Stopped
 from .settings import BootstrapSettings
 
@@ -90,10 +90,11 @@ class RegionCommand:
 
     def _status(self, _arguments: Namespace) -> int:
         own, peers = self._look()
-        if any(s.role == "replica" for s in own.values()):
-            seen, unchanged = last_heartbeats(self._port)
-            own = {n: with_last_heartbeat(s, seen.get(n), unchanged.get(n)) for n, s in own.items()}
         epochs = [s.guard.region_epoch for s in (*own.values(), *peers.values()) if s.guard is not None]
+        if peers:
+            seen, unchanged, foreign = remembered(self._port)
+            epochs.append(foreign)
+            own = {n: with_last_heartbeat(s, seen.get(n), unchanged.get(n)) for n, s in own.items()}
         shown = {"region": self._region, "epoch": max(epochs, default=0)}
         shown |= {"nodes": {n: _shown(s) for n, s in own.items()}, "peers": {n: _shown(s) for n, s in peers.items()}}
         return self._end(Exit.OK, shown)
@@ -269,18 +270,20 @@ class RegionCommand:
         return int(code)
 
 
-def last_heartbeats(port: int) -> tuple[dict[str, int], dict[str, float]]:
-    """What the running instance has seen (region_watch.py): (in ms, for how many seconds); nothing if none runs."""
+def remembered(port: int) -> tuple[dict[str, int], dict[str, float], int]:
+    """What the running instance has seen (region_watch.py): each copy's last heartbeat in ms, for how many seconds, and
+    the other region's highest epoch; nothing if none runs."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     try:
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
-        return {}, {}
+        return {}, {}, 0
     finally:
         connection.close()
     beats, unchanged = _per_node(text, HEARTBEAT_METRIC), _per_node(text, UNCHANGED_METRIC)
-    return {node: round(seconds * 1000) for node, seconds in beats.items()}, unchanged
+    foreign = re.search(rf"^{FOREIGN_METRIC} ([0-9.e+]+)$", text, re.M)
+    return {n: round(sec * 1000) for n, sec in beats.items()}, unchanged, int(float(foreign[1])) if foreign else 0
 
 
 def _per_node(text: str, metric: str) -> dict[str, float]:

@@ -37,6 +37,7 @@ SHARED_SEC = 5.0
 _AUDITED = {FENCED: "REGION_FENCED", PROMOTED: "REGION_PROMOTED", MEMBER: "REGION_SETTLED"}
 HEARTBEAT_METRIC = "region_replication_heartbeat_timestamp_seconds"
 UNCHANGED_METRIC = "region_replication_heartbeat_unchanged_seconds"
+FOREIGN_METRIC = "region_peer_epoch"
 Notify = Callable[[str, dict[str, Any]], None]
 
 
@@ -86,6 +87,12 @@ class PeerWatch:
             UNCHANGED_METRIC,
             "On a standby: how long this process has seen no newer heartbeat on the node; NaN if it never saw one.",
             lambda: {n: _or_nan(self._unchanged(n)) for n in self._settings.node_names},
+        )
+
+        metrics.computed(
+            FOREIGN_METRIC,
+            "The highest region epoch at which this process has seen the other region serve; 0: it never did.",
+            lambda: float(self._nodes.guards.foreign_epoch),
         )
 
     def _unchanged(self, node: str) -> float | None:

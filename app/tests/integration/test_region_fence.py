@@ -209,6 +209,29 @@ def test_a_fence_raised_above_the_region_that_serves_is_not_taken_back_without_a
     assert west.region("unfence", "--epoch", "3", "--confirm", "west")[0] == 0, "it is a person's to decide"
 
 
+def test_status_knows_an_epoch_that_only_the_running_instance_has_seen(regions: Regions) -> None:
+    """Copies show a fence that was taken back since: what serves there is not in them."""
+    west, east = regions.west, regions.east
+    for node in east.nodes.values():
+        node.client().config_set("replica-serve-stale-data", "yes")  # as deployed
+    app = east.run("serve", "cp")
+    assert west.region("fence", "--epoch", "2", "--reason", "drill")[0] == 0
+    regions.in_step()
+    for cable in regions.cables.values():
+        cable.cut = True
+    assert west.region("fence", "--epoch", "3", "--reason", "drill")[0] == 0
+    assert west.region("unfence", "--epoch", "3")[0] == 0
+    wait_for("seen", lambda: app.metric("region_peer_epoch") == 3)
+    west.kill_nodes()
+    listen = f"127.0.0.1:{app.port}"
+    told = east.region("status", LISTEN=listen)[1]
+    assert {(n["state"], n["region_epoch"]) for n in told["nodes"].values()} == {("fenced", 2)}
+    assert told["epoch"] == 3
+    assert east.region("status")[1]["epoch"] == 2, "control: no instance is asked"
+    regions.fail_over(told["epoch"] + 1)
+    assert wait_for("serves", lambda: app.write("k", "v").status == 200)
+
+
 def test_a_lag_shows_although_the_clock_of_the_standby_is_behind(regions: Regions) -> None:
     app, pulls = regions.east.run("serve", "cp"), regions.east.run("replicate", "ap")
     wait_for("standby", lambda: why_not(app) == "standby")
