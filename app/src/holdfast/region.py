@@ -67,6 +67,10 @@ class Status:
     history: int = 0
     #: Of a node that is marked for such a change and not promoted yet: what ``history`` was before; None: no such node.
     history_before: int | None = None
+    #: The region epoch of the promotion that made it a node of its region; None: there was none, or an older release.
+    promoted_epoch: int | None = None
+    #: Of a node that was adopted with its region's own data (region_adopt.py): the last heartbeat in these.
+    adopted_ms: int | None = None
 
     @property
     def primary(self) -> bool:

@@ -104,7 +104,7 @@ def adopt_plan(
     check_histories(own, taken, mark, cure="")
     if put_back.fenced_at:
         _check_served_last(own, mark)
-    check_ages({n: own[n].copied_ms if n in ours else own[n].heartbeat_ms for n in taken}, grace_sec)
+    check_ages({n: own[n].adopted_ms if n in ours else own[n].heartbeat_ms for n in taken}, grace_sec)
     marked = {n: g for n, g in ours.items() if g.state == RECOVERING}
     wrong = [n for n in ours if n not in marked and n not in promoted]
     if wrong:

@@ -1,7 +1,9 @@
 """The old region comes back after a failover: which of its writes did not get into the one that serves? Pure: no I/O.
 
-Versions begin with the region epoch, so everything that was written since the promotion is above everything of before.
-Of each key the old region's largest version is judged against the serving region's largest:
+Versions begin with the region epoch, so all that the serving region wrote since its promotion is at the epoch of that
+promotion or above. It may serve at a higher one by now (a fence that was taken back, a restore, a repair by hand), so
+its nodes keep that epoch (``Serving.parted``). Of each key the old region's largest version is judged against the
+serving region's largest:
 
 - *same*: the serving region has it.
 - *superseded*: it has a larger version of before the promotion, or it had this one and wrote over it. Nothing is lost.
@@ -9,21 +11,28 @@ Of each key the old region's largest version is judged against the serving regio
 - *safe*: it has less, and nothing of the key since the promotion: an ordinary write restores it.
 - *undone*: what would be safe or a conflict, but the serving region was restored to a moment since this one served
   (``Serving.restored``, region_adopt.py): bringing it back may be the very thing that the restore was to undo.
-- *conflict*: it has a version of its own epoch, and may never have had the old one. Whoever wrote that cannot have seen
-  the old value, so no order between the two is right by itself: a person decides. A key that is gone counts as such
-  too, where deletes of the new epoch have been collected: it may have been written and deleted since.
+- *conflict*: it has written a version since the promotion, and may never have had the old one. Whoever wrote that
+  cannot have seen the old value, so no order between the two is right by itself: a person decides. A key that is gone
+  counts as such too, where deletes of since then have been collected: it may have been written and deleted since.
 
 Whether a value that was written over had got there is not in the registers. It is known of old ones: a promoted node
 keeps the last heartbeat that its primary had sent (``copied_ms``), and what that primary had executed by then is in the
 copy. An AP write was executed by its origin when its version was minted. An acknowledged CP write was executed then by
 a majority, which every ``len(names) - majority + 1`` nodes meet. ``SLACK_MS`` is for clocks that differ and for the
 time an operation may take. So a false conflict is possible for what was written up to a minute before the cut.
+
+It may also be that the *old* region was promoted last, and the other one never stopped (after both had served at one
+epoch, a person chose that one): ``Serving.seen_ms``. Then what the serving region wrote meanwhile is at no epoch of its
+own. It counts as written since unless the copies that were promoted here surely had it, by the same heartbeats.
+
+Guards that an older release promoted do not tell the epoch: the lowest that is possible is taken (``_parted``), and
+what an adoption may have written into ``copied_ms`` is not believed. So there may be false conflicts there as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .contract import TOMBSTONE
@@ -50,14 +59,18 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class Serving:
     """The serving region. ``floors``: of each face the largest version whose tombstone was collected, '' for none.
-    ``restored``: its data was put back to a moment at an epoch above the old region's."""
+    ``restored``: its data was put back to a moment at an epoch above the old region's. ``parted``: the epoch of the
+    promotion that made two histories of one. ``seen_ms``: None, or that was the old region's, and these are the last
+    heartbeats that had come to its nodes by then."""
 
     region: str
     epoch: int
     names: tuple[str, ...]
     copied_ms: Mapping[str, int]
+    parted: int
     floors: Mapping[str, str] = field(default_factory=dict)
     restored: bool = False
+    seen_ms: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +101,7 @@ def judge(face: str, old: Mapping[str, Held], there: Mapping[str, Held], serving
         verdict = SAME if theirs is not None and theirs.version == mine.version else SUPERSEDED
     else:
         verdict = _verdict(face, mine, theirs, gone, serving)
-    if verdict == CONFLICT and epoch_of(theirs.version if theirs else "") >= serving.epoch:
+    if verdict == CONFLICT:  # theirs may be the larger one and have missed each of these all the same
         missing = list(old.values())
     if serving.restored and verdict in (SAFE, CONFLICT):
         verdict = UNDONE
@@ -102,22 +115,34 @@ def _verdict(face: str, mine: Held, theirs: Held | None, gone: set[str], serving
         return SUPERSEDED
     if mine.kind == TOMBSTONE and (theirs is None or theirs.kind == TOMBSTONE):
         return MOOT
-    written_since = epoch_of(theirs.version if theirs else serving.floors.get(face, "")) >= serving.epoch
-    if written_since:
-        return SUPERSEDED if had_got_there(face, mine.version, serving) else CONFLICT
-    if theirs is not None and _order(face, mine.version) < _order(face, theirs.version):
-        return SUPERSEDED
-    return SAFE
+    larger = theirs is not None and _order(face, mine.version) < _order(face, theirs.version)
+    if _written_since(face, theirs.version if theirs else serving.floors.get(face, ""), serving):
+        if serving.seen_ms is None:
+            known = had_got_there(face, mine.version, serving.copied_ms, len(serving.names))
+        else:  # it came from there, or was written here
+            known = larger and epoch_of(mine.version) < serving.parted
+        return SUPERSEDED if known else CONFLICT
+    return SUPERSEDED if larger else SAFE
 
 
-def had_got_there(face: str, version: str, serving: Serving) -> bool:
-    """Surely, if it was acknowledged: it was executed long enough before the copies were cut off."""
+def _written_since(face: str, version: str, serving: Serving) -> bool:
+    """``version``: of the serving region, '' for none."""
+    if epoch_of(version) >= serving.parted:
+        return True
+    if not version or serving.seen_ms is None:
+        return False
+    return not had_got_there(face, version, serving.seen_ms, len(serving.names))
+
+
+def had_got_there(face: str, version: str, copied_ms: Mapping[str, int], count: int) -> bool:
+    """Surely, if it was acknowledged: it was executed long enough before the copies were cut off. ``count``: of a
+    region's nodes."""
     if face == AP:
         parsed = Version.parse(version)
-        return serving.copied_ms.get(parsed.origin, -1) >= parsed.milliseconds + SLACK_MS
+        return copied_ms.get(parsed.origin, -1) >= parsed.milliseconds + SLACK_MS
     made = int(version[9:25], 16)
-    enough = len(serving.names) - majority(len(serving.names)) + 1
-    return sum(copied >= made + SLACK_MS for copied in serving.copied_ms.values()) >= enough
+    enough = count - majority(count) + 1
+    return sum(copied >= made + SLACK_MS for copied in copied_ms.values()) >= enough
 
 
 def epoch_of(version: str) -> int:
@@ -170,11 +195,32 @@ def plan(own: Statuses, peers: Statuses, region: str, without: frozenset[str], w
     unread = {n: _why_unread(s, region) for n, s in own.items() if n not in read and n not in without}
     if not read and all(s.reachable for s in own.values()):
         raise RegionRefused("; ".join(f"{n}: {why}" for n, why in unread.items()) or "no node is left to be read")
-    copied = {n: ms for n in voters if (ms := peers[n].copied_ms) is not None}
+    olds, news = {n: own[n] for n in read}, {n: peers[n] for n in voters}
     donor = next(iter(voters.values())).region
-    cut = max(peers[n].history for n in voters)
-    restored = any(own[n].served_at < cut for n in read)
-    return Plan(read, unread, voters, Serving(donor, epoch, tuple(peers), copied, restored=restored))
+    cut = max(s.history for s in news.values())
+    restored = any(s.served_at < cut for s in olds.values())
+    parted, here = _parted(olds, news, epoch)
+    serving = Serving(donor, epoch, tuple(peers), _copied(news), parted, restored=restored)
+    return Plan(read, unread, voters, replace(serving, seen_ms=_copied(olds)) if here else serving)
+
+
+def _parted(olds: Statuses, news: Statuses, epoch: int) -> tuple[int, bool]:
+    """(the epoch of the promotion since which the two regions have histories of their own, it was the old region's)."""
+    theirs = [s.promoted_epoch for s in news.values() if s.promoted_epoch]
+    ours = max((s.promoted_epoch or 0 for s in olds.values()), default=0)
+    if ours > min(theirs, default=0):
+        return ours, True
+    if theirs:
+        return min(theirs), False
+    # Not known: what is above the old region's epoch is not its own; and where a node was fenced it had served.
+    served = max((s.served_at for s in olds.values()), default=epoch)
+    return min(epoch, served + 1, *(s.fenced_epoch for s in news.values() if s.fenced_epoch)), False
+
+
+def _copied(statuses: Statuses) -> dict[str, int]:
+    """Where the epoch of the promotion is not kept, an adoption may have written over the heartbeat."""
+    told = {n: s for n, s in statuses.items() if s.promoted_epoch or not s.history}
+    return {n: s.copied_ms for n, s in told.items() if s.copied_ms is not None}
 
 
 def _voters(peers: Statuses, region: str, epoch: int) -> dict[str, Guard]:

@@ -94,6 +94,7 @@ class CompareCommand:
                 "region": settings.region,
                 "serving": planned.serving.region,
                 "epoch": planned.serving.epoch,
+                "parted_epoch": planned.serving.parted,
                 "restored": planned.serving.restored,
                 "started": _stamp(started),
                 "ended": _stamp(time.time()),

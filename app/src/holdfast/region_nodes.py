@@ -35,6 +35,8 @@ _FIELDS = (
     "restored_to",
     "history",
     "history_before",
+    "promoted_epoch",
+    "adopted_ms",
 )
 _LOOK: tuple[tuple[Any, ...], ...] = (
     ("INFO", "server", "replication", "persistence", "memory"),
@@ -150,6 +152,8 @@ def _status(info: Outcome, held: Outcome, heartbeat: Outcome, size: Outcome, clo
         restored_to=fields[11],
         history=_number(fields[12]) or 0,
         history_before=_number(fields[13]),
+        promoted_epoch=_number(fields[14]),
+        adopted_ms=_number(fields[15]),
     )
 
 

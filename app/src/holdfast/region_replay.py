@@ -64,8 +64,8 @@ class Present:
 
 
 def judge(line: dict[str, Any], present: Present, epoch: int) -> End | None:
-    """What became of a lost write by what its key is now; None: it is still as compare saw it. ``epoch``: the serving
-    region's. Pure."""
+    """What became of a lost write by what its key is now; None: it is still as compare saw it. ``epoch``: that from
+    which on the serving region has written alone. Pure."""
     there, deleted = line["there"], line["kind"] == "tombstone"
     if present.value is None:
         if deleted:
@@ -123,6 +123,7 @@ class _Told:
 class Replay:
     def __init__(self, path: Path, summary: dict[str, Any], arguments: Namespace, targets: tuple[Target, ...]) -> None:
         self._path, self._epoch = path, int(summary["epoch"])
+        self._parted = int(summary.get("parted_epoch") or self._epoch)  # files of older releases do not tell
         self._classes = frozenset(arguments.classes or [SAFE])
         self._keys, self._drills = frozenset(arguments.key), arguments.drills
         access = make_access(targets, arguments.ca_file, arguments.token_file, arguments.timeout, arguments.resolver)
@@ -188,7 +189,7 @@ class Replay:
     async def _one(self, line: dict[str, Any]) -> End:
         await self._pace()
         present = await self._read(line)
-        end = judge(line, present, self._epoch)
+        end = judge(line, present, self._parted)
         if end is not None:
             return end
         deleting = line["kind"] == "tombstone"
@@ -205,7 +206,7 @@ class Replay:
                 return End.REPLAYED
             await self._wait_or_fail(code, answer, attempt)
             if code == "outcome_unknown":  # it may have been done; by now somebody may have written after it
-                end = judge(line, await self._read(line), self._epoch)
+                end = judge(line, await self._read(line), self._parted)
                 if end is not None:
                     return End.REPLAYED if end is End.ALREADY else end
         raise _Failed("no answer that counts")

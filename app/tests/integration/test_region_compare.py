@@ -12,33 +12,12 @@ from typing import Any
 
 import pytest
 from cluster import SECRET_KEY, TOKENS, App, wait_for
-from regions import NAMES, Region, Regions
+from comparing import compare, replay
+from regions import NAMES, Regions
 
 HERE = Path(__file__).resolve().parent
 HARD = 'a/ü€ "%2F\\/\u2028?x=1#'  # a key that every layer might spoil
 LARGE = "ü" * (512 * 1024)  # 1 MiB
-
-
-def compare(region: Region, out: Path, *more: str) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
-    code, told, words = region.region("compare", "--out", str(out), *more)
-    lines = [json.loads(text) for text in out.read_text().splitlines()] if out.exists() else []
-    assert code in (0, 3, 4), words
-    assert lines[-1]["type"] == "summary"
-    assert lines[-1]["lines"] == len(lines) - 1
-    return code, told, lines[:-1]
-
-
-def replay(
-    file: Path, *more: str, token: str = "boss", launch: tuple[str, ...] = ("-m", "holdfast"), **urls: App
-) -> tuple[int, dict[str, Any], str]:
-    secret = file.parent / f"token-{token}"
-    secret.write_text(TOKENS.get(token, token) + "\n")
-    given = [word for face, app in urls.items() for word in (f"--url-{face}", f"http://127.0.0.1:{app.port}")]
-    command = [sys.executable, *launch, "region", "replay", str(file), "--token-file", str(secret)]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ["PYTHONPATH"]}
-    done = subprocess.run([*command, *given, *more], env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode != 1, done.stderr
-    return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
 
 
 @pytest.fixture(autouse=True)

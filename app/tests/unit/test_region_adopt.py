@@ -256,9 +256,19 @@ def test_what_only_an_old_region_holds_is_undone_if_the_serving_one_was_restored
     mine = {n: Held(f"00000001.{9:016x}.{'1' * 28}", VALUE) for n in NAMES}
     theirs = {n: Held(f"00000004.{9:016x}.{'1' * 28}", VALUE) for n in NAMES}
     for there, otherwise in (({}, "safe"), (theirs, "conflict")):
-        since = Serving("west", 4, NAMES, {}, {"cp": "", "ap": ""})
+        since = Serving("west", 4, NAMES, {}, 4, {"cp": "", "ap": ""})
         assert judge("cp", mine, there, since).verdict == otherwise
         undone = judge("cp", mine, there, replace(since, restored=True))
         assert (undone.verdict, undone.lost) == ("undone", True)
-    same = judge("cp", mine, mine, Serving("west", 4, NAMES, {}, {"cp": "", "ap": ""}, restored=True))
+    same = judge("cp", mine, mine, Serving("west", 4, NAMES, {}, 4, {"cp": "", "ap": ""}, restored=True))
     assert same.verdict == "same"
+
+
+def test_the_ages_of_what_is_adopted_are_those_of_its_own_data() -> None:
+    """What came with the promotion that was long before says nothing of them."""
+    begun = {n: adopted(n, RECOVERING) for n in NAMES}
+    old = begun | {"a": replace(begun["a"], copied_ms=1), "b": replace(begun["b"], copied_ms=100_000)}
+    assert set(plan(old).marked) == set(NAMES)
+    late = begun | {"a": replace(begun["a"], adopted_ms=1), "b": replace(begun["b"], adopted_ms=100_000)}
+    with pytest.raises(RegionRefused, match="a: the copy ends 100 s before the newest one"):
+        plan(late)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,12 @@ from holdfast.guard import FENCED, MEMBER, PROMOTED, RECOVERING, Guard
 from holdfast.lost_writes import LostFile, read_lines, read_summary
 from holdfast.region import RegionRefused, Status
 from holdfast.region_compare import SLACK_MS, Held, Serving, judge, plan
-from holdfast.region_replay import Present
+from holdfast.region_replay import Present, Replay
 from holdfast.region_replay import judge as judge_replay
 
 NAMES = ("a", "b", "c")
 MADE = 1_000_000
-SERVING = Serving("east", 2, NAMES, {}, {"cp": "", "ap": ""})
+SERVING = Serving("east", 2, NAMES, {}, 2, {"cp": "", "ap": ""})
 
 
 def cp(epoch: int, counter: int, kind: str = "v") -> Held:
@@ -40,6 +42,8 @@ def copied(**after_made: int) -> Serving:
 OLD, OLDER, NEWER, NEW = cp(1, MADE), cp(1, MADE - 1), cp(1, MADE + 1), cp(2, MADE)
 DEL_OLD, DEL_OLDER, DEL_NEW = cp(1, MADE, "d"), cp(1, MADE - 1, "d"), cp(2, MADE, "d")
 LONG = SLACK_MS
+MOVED = replace(SERVING, epoch=3)
+HERE = replace(MOVED, seen_ms={"a": MADE + LONG, "b": MADE + LONG})
 CP_TABLE: list[tuple[str, dict[str, Held], dict[str, Held], Serving, str, bool]] = [
     ("came through", on("abc", OLD), on("abc", OLD), SERVING, "same", False),
     ("came through to one copy", on("abc", OLD), {**on("ab", OLDER), "c": OLD}, SERVING, "same", False),
@@ -70,6 +74,28 @@ CP_TABLE: list[tuple[str, dict[str, Held], dict[str, Held], Serving, str, bool]]
         True,
     ),
     ("a floor of before", on("abc", OLD), {}, replace(SERVING, floors={"cp": NEWER.version}), "safe", True),
+    # The serving region is at a higher epoch by now than it was promoted at.
+    ("written since, at an epoch gone by", on("abc", OLD), on("abc", NEW), MOVED, "conflict", True),
+    ("also if the old one is larger", on("abc", cp(2, MADE + 1)), on("abc", NEW), MOVED, "conflict", True),
+    ("also if an old node had none of it", {"a": NEWER, "b": cp(2, MADE + 1)}, on("abc", NEW), MOVED, "conflict", True),
+    ("collected at an epoch gone by", on("abc", OLD), {}, replace(MOVED, floors={"cp": NEW.version}), "conflict", True),
+    ("an older one came, long ago", on("abc", OLD), on("abc", OLDER), MOVED, "safe", True),
+    # The old region was promoted at 2, and the serving one never stopped.
+    ("it had that when it wrote over it", on("abc", NEW), on("abc", OLD), HERE, "safe", True),
+    ("it had not surely", on("abc", NEW), on("abc", cp(1, MADE + 1)), HERE, "conflict", True),
+    ("nor what came after its own", on("abc", NEW), on("abc", cp(3, MADE)), HERE, "conflict", True),
+    ("its copy was written over there", on("abc", OLD), on("abc", cp(1, MADE + 1)), HERE, "superseded", True),
+    (
+        "its copy, and what is there is less",
+        on("abc", cp(1, MADE + 2)),
+        on("abc", cp(1, MADE + 1)),
+        HERE,
+        "conflict",
+        True,
+    ),
+    ("written here only", on("abc", NEW), {}, HERE, "safe", True),
+    ("gone there, collected long ago", on("abc", NEW), {}, replace(HERE, floors={"cp": OLD.version}), "safe", True),
+    ("collected since", on("abc", NEW), {}, replace(HERE, floors={"cp": cp(1, MADE + 1).version}), "conflict", True),
 ]
 
 
@@ -96,6 +122,11 @@ AP_TABLE: list[tuple[str, dict[str, Held], dict[str, Held], Serving, str]] = [
     ("the origin's copy must know", on("abc", AP_OLD), on("abc", AP_NEW), copied(b=LONG, c=LONG), "conflict"),
     ("deleted on both sides", on("a", ap(1, MADE, "d")), {}, SERVING, "moot"),
     ("gone, collected since", on("a", AP_OLD), {}, replace(SERVING, floors={"ap": AP_NEW.version}), "conflict"),
+    ("written since, at an epoch gone by", on("a", AP_OLD), on("abc", AP_NEW), MOVED, "conflict"),
+    ("also if the old one is larger", on("a", ap(2, MADE + 6)), on("abc", AP_NEW), MOVED, "conflict"),
+    ("it had that when it wrote over it", on("a", AP_NEW), on("abc", AP_OLD), HERE, "safe"),
+    ("it had not surely", on("a", AP_NEW), on("abc", ap(1, MADE + 1)), HERE, "conflict"),
+    ("not that origin's", on("a", AP_NEW), on("abc", ap(1, MADE, origin="c")), HERE, "conflict"),
     ("replaced there", on("a", AP_OLD), on("a", ap(1, MADE - 9, replaced=AP_OLD.version)), SERVING, "superseded"),
 ]
 
@@ -138,6 +169,43 @@ def test_plan() -> None:
     assert set(unread) == {"b", "c"}
     assert "overwritten" in unread["c"]
     assert planned({**WEST, "b": AWAY}, EAST, without="b").unread == {}
+
+
+def were(statuses: dict[str, Status], **more: Any) -> dict[str, Status]:
+    return {n: replace(s, **more) for n, s in statuses.items()}
+
+
+OLD_WEST = {n: status(n, "west", 4, FENCED, fenced_from=MEMBER, fenced_epoch=1) for n in NAMES}
+AT_4 = {n: status(n, "east", 4, MEMBER, 2, copied_ms=5) for n in NAMES}
+TOLD = were(AT_4, promoted_epoch=2)
+BARE = status("a", "east", 4, MEMBER, 2)
+
+
+@pytest.mark.parametrize(
+    ("own", "peers", "parted", "copied", "seen"),
+    [
+        (OLD_WEST, TOLD, 2, "abc", None),
+        (OLD_WEST, TOLD | {"a": BARE}, 2, "bc", None),  # emptied and repaired since
+        (OLD_WEST, TOLD | {"a": replace(BARE, promoted_epoch=1)}, 1, "bc", None),
+        (were(OLD_WEST, promoted_epoch=1, copied_ms=9), TOLD, 2, "abc", None),
+        (OLD_WEST, were(TOLD, history=4), 2, "abc", None),  # put back to a moment since
+        # Of an older release: it wrote what is above the old region's epoch, and served where it was fenced.
+        (OLD_WEST, AT_4, 2, "abc", None),
+        (were(OLD_WEST, fenced_epoch=3), AT_4, 4, "abc", None),
+        (were(OLD_WEST, fenced_epoch=None), AT_4, 4, "abc", None),
+        (were(OLD_WEST, fenced_epoch=2), were(AT_4, fenced_epoch=2), 2, "abc", None),
+        (OLD_WEST, were(AT_4, history=4), 2, "", None),  # its heartbeats may be those of an adoption
+        # The old region is the one that was promoted last.
+        (were(OLD_WEST, promoted_epoch=3, copied_ms=9), TOLD, 3, "abc", "abc"),
+        (were(OLD_WEST, promoted_epoch=3), AT_4, 3, "abc", ""),
+        ({**OLD_WEST, "b": replace(OLD_WEST["b"], promoted_epoch=3, copied_ms=9)}, TOLD, 3, "abc", "b"),
+    ],
+)
+def test_since_when_the_regions_have_parted(own: Any, peers: Any, parted: int, copied: str, seen: str | None) -> None:
+    serving = planned(own, peers).serving
+    assert (serving.epoch, serving.parted) == (4, parted)
+    assert serving.copied_ms == dict.fromkeys(copied, 5)
+    assert serving.seen_ms == (None if seen is None else dict.fromkeys(seen, 9))
 
 
 @pytest.mark.parametrize(
@@ -188,6 +256,27 @@ def line(there: Held | None = None, kind: str = "value") -> dict[str, Any]:
 )
 def test_what_a_replay_does(record: dict[str, Any], present: Present, end: str | None) -> None:
     assert judge_replay(record, present, 2) == end
+
+
+class Reading(Replay):
+    """Of a service whose key holds what the old region wrote, at epoch 2."""
+
+    async def _pace(self) -> None:
+        pass
+
+    async def _read(self, _line: dict[str, Any]) -> Present:
+        return Present(NEW.version, "x")
+
+
+@pytest.mark.parametrize(("parted", "end"), [({"parted_epoch": 2}, "already"), ({}, "changed")])
+def test_a_replay_knows_since_when_the_regions_have_parted(
+    parted: dict[str, int], end: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("holdfast.region_replay.make_access", lambda *_given: None)
+    arguments = Namespace(classes=[], key=[], drills=False, ca_file=None, token_file=None, timeout=1, rate=1)
+    arguments.resolver = None
+    replay = Reading(tmp_path, {"epoch": 3, **parted}, arguments, ())
+    assert asyncio.run(replay._one(line())) == end
 
 
 def test_the_file_is_private_whole_or_refused(tmp_path: Path) -> None:

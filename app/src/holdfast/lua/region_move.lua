@@ -4,8 +4,9 @@
 -- that was looked at, ARGV[14] '1': that process counts as confirmed from now on, ARGV[15] the reason, for people, ARGV[16] the epoch at which the region's
 -- whole history was cut back ('' for no news of that; history_before keeps what it was until the node is *promoted*). Declared as writing: a replica refuses, so whoever is moved is a primary.
 -- A copy that becomes *recovering* forgets how far it had applied the others' AP writes, and a collection on it ends (as in
--- repair_move); the leases that came with the copy end. The last heartbeat that came through stays in copied_ms: all that its
--- primary had executed by then is in the copy. One that is *fenced* keeps what it was in fenced_from and its epoch in
+-- repair_move); the leases that came with the copy end. If it was a copy of the other region's, the last heartbeat that came
+-- through stays in copied_ms (all that its primary had executed by then is in the copy) and the epoch in promoted_epoch; data of
+-- this region's own that are adopted leave both, and have theirs in adopted_ms. One that is *fenced* keeps what it was in fenced_from and its epoch in
 -- fenced_epoch, for `region unfence`. The latter stays when that is taken back: it tells whether the nodes left were behind.
 -- Returns {'OK'}, {'CHANGED'} if it is another process, or the real guard in {'GUARD', ...}.
 local g = redis.call('HMGET', KEYS[1], 'state', 'region', 'node', 'region_epoch', 'membership_epoch', 'incarnation')
@@ -39,6 +40,12 @@ if ARGV[7] == 'recovering' and ARGV[12] ~= g[6] then
   redis.call('HDEL', KEYS[3], 'locked')
   redis.call('PEXPIRE', KEYS[4], 1)
   redis.call('PEXPIRE', KEYS[5], 1)
-  redis.call('HSET', KEYS[1], 'copied_ms', redis.call('GET', KEYS[6]) or '')
+  local beat = redis.call('GET', KEYS[6]) or ''
+  if ARGV[8] ~= g[2] then
+    redis.call('HSET', KEYS[1], 'copied_ms', beat, 'promoted_epoch', ARGV[10])
+    redis.call('HDEL', KEYS[1], 'adopted_ms')
+  else
+    redis.call('HSET', KEYS[1], 'adopted_ms', beat)
+  end
 end
 return {'OK'}
