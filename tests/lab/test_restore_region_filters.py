@@ -77,6 +77,9 @@ def test_once_a_node_votes_under_the_new_epoch_nothing_is_put_back(without: str)
     assert "nothing is exchanged" in made["lines"][0]
     half = plan([begun], status(7, "promoted", "recovering", "recovering"), without=without)
     assert (half["adopted"], half["serves"], half["voting"]) == (True, False, False)
+    for third in ("recovering", "promoted"):
+        promoted = plan([begun], status(7, "promoted", "promoted", third), without=without)
+        assert (promoted["adopted"], promoted["serves"]) == (True, False), "until one is a member the command is repeated"
     other = plan([begun], status(7, "member", "member", "member"), to="2026-05-01T10:15:00Z")
     assert (other["refusals"], other["run"], other["fence"]) == ([], "mine", 8), "it is over, whatever it was"
 

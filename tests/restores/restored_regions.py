@@ -32,7 +32,10 @@ def holdfast(arguments):
     missed = (place / "missed").read_text().split() if arguments[:2] == ["region", "fence"] and (place / "missed").exists() else []
     for nobody, name in enumerate(missed, 1):
         env["NODES"] = env["NODES"].replace(f":{told['ports'][name]}", f":{nobody}")
-    sys.exit(subprocess.run([told["python"], "-m", "holdfast", *arguments], env=env, cwd="/").returncode)
+    # An adoption that is cut off: a program that ends as the command does.
+    cut = arguments[:2] == ["region", "adopt"] and (place / "cut").exists()
+    launch = [str(place / "cut")] if cut else ["-m", "holdfast"]
+    sys.exit(subprocess.run([told["python"], *launch, *arguments], env=env, cwd="/").returncode)
 def pid_of(name):
     return place / f"{name}.pid"
 def running(name):

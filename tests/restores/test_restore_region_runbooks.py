@@ -14,6 +14,16 @@ sys.path.insert(0, str(ROOT / "app/tests/integration"))
 from backups import moment  # noqa: E402
 from restored_regions import RestoredRegion, wait_for  # noqa: E402
 
+CUT = """
+from holdfast.cli import main
+from holdfast.region_nodes import RegionNodes
+whole = RegionNodes.move
+def move(self, node, run_id, expected, new, *more):
+    return "timeout" if (node, new.state) == ("db_g3", "promoted") else whole(self, node, run_id, expected, new, *more)
+RegionNodes.move = move
+raise SystemExit(main())
+"""
+
 
 @pytest.fixture(scope="module")
 def east(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestoredRegion]:
@@ -134,6 +144,25 @@ def test_where_the_fence_missed_a_node_no_data_is_exchanged(east: RestoredRegion
     assert code == 0, said
     holds(east, "older")
     assert len(east.kept()) == len(kept) + 3
+
+
+@pytest.mark.long
+def test_an_adoption_that_left_a_node_out_is_gone_on_with(east: RestoredRegion) -> None:
+    """Two of three are promoted, which is a majority: it takes writes, and reads no restored key until the third is."""
+    to = two_writes(east, "before", "after")
+    (east.place / "cut").write_text(CUT)
+    code, said = east.play("restore_region", to=to, confirm="east")
+    assert "not all nodes are promoted" in said, said
+    assert (code != 0, east.region.states()) == (True, ["promoted", "promoted", "recovering"])
+    (east.place / "cut").unlink()
+    run = east.runs()[-1]
+    code, said = east.play("restore_region", to="2026-01-01T00:00:00Z", confirm="east")
+    assert f"run {run} has begun to restore this region and did not end" in said, said
+    code, said = east.play("restore_region", to=to, confirm="east")
+    assert code == 0, said
+    assert "nothing is exchanged any more, and the run is ended" in said, said
+    holds(east, "before")
+    wait_for("settled", lambda: east.region.states() == ["member"] * 3, 20)
 
 
 @pytest.mark.long
