@@ -188,6 +188,13 @@ def test_which_nodes_the_fence_has_reached() -> None:
     assert filters.restore_region_fenced([missed, FENCED], 6) == ["a", "b", "c"], "another host may see more"
 
 
+def test_a_fence_that_was_taken_back_in_part_is_not_written_anew() -> None:
+    assert filters.restore_region_lifted([status(6, "member", "fenced", "fenced"), FENCED], 6) == ["a"]
+    missed = {"region": "east", "nodes": FENCED["nodes"] | {"b": node(epoch=5), "c": {"reachable": False}}}
+    assert filters.restore_region_lifted([missed, FENCED], 6) == []
+    assert filters.restore_region_lifted([missed], 5) == ["b"]
+
+
 def test_the_preview_says_for_each_node_and_face_what_changes() -> None:
     face = {"same": 1, "changed": 2, "gone": 3, "back": 4, "newest_write_undone": TO}
     quiet = {"same": 9, "changed": 0, "gone": 0, "back": 0, "newest_write_undone": None}

@@ -28,10 +28,16 @@ with (place / "calls").open("a") as out:
 verb, words = sys.argv[1], sys.argv[2:]
 def holdfast(arguments):
     env = told["env"] | {"PYTHONPATH": told["src"]}
-    # Nodes that a fence does not reach.
+    # Nodes that a fence does not reach, until somebody asks after it; with "mute" there, nobody is answered then.
     missed = (place / "missed").read_text().split() if arguments[:2] == ["region", "fence"] and (place / "missed").exists() else []
     for nobody, name in enumerate(missed, 1):
         env["NODES"] = env["NODES"].replace(f":{told['ports'][name]}", f":{nobody}")
+        (place / "has_missed").touch()
+    if arguments[:2] == ["region", "status"] and (place / "has_missed").exists():
+        if (place / "mute").exists():
+            sys.exit("nobody answers")
+        (place / "missed").unlink(missing_ok=True)
+        (place / "has_missed").unlink(missing_ok=True)
     # An adoption that is cut off: a program that ends as the command does.
     cut = arguments[:2] == ["region", "adopt"] and (place / "cut").exists()
     launch = [str(place / "cut")] if cut else ["-m", "holdfast"]

@@ -248,6 +248,16 @@ def restore_region_fenced(statuses: list[dict[str, Any]], epoch: int) -> list[st
     return sorted(seen)
 
 
+def restore_region_lifted(statuses: list[dict[str, Any]], epoch: int) -> list[str]:
+    """The region's nodes from which the fence at ``epoch`` was taken already: it cannot be written anew, and need not be."""
+    return sorted({name for status in statuses for name, node in status["nodes"].items() if _is_lifted(node, status["region"], epoch)})
+
+
+def _is_lifted(node: dict[str, Any], region: str, epoch: int) -> bool:
+    own = node.get("role") == "primary" and node.get("region") == region
+    return own and node["state"] != "fenced" and int(node["region_epoch"]) >= int(epoch)
+
+
 class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
@@ -257,5 +267,6 @@ class FilterModule:
             "restore_region_preview": restore_region_preview,
             "restore_region_examples": restore_region_examples,
             "restore_region_fenced": restore_region_fenced,
+            "restore_region_lifted": restore_region_lifted,
             "restore_region_followed": restore_region_followed,
         }
