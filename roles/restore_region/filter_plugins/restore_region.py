@@ -44,6 +44,11 @@ def restore_region_serves(status: dict[str, Any]) -> bool:
     return sum(node.get("state") in VOTING for node in _own(status)) > len(status["nodes"]) // 2
 
 
+def _is_adopted(node: dict[str, Any], adopt: int) -> bool:
+    """A fence that was taken back may have had that epoch as well: only ``history`` says that the data is the restored one."""
+    return node["state"] in VOTING and int(node["region_epoch"]) == node.get("history") == adopt
+
+
 def _is_settled(status: dict[str, Any], adopt: int) -> bool:
     """Promoted nodes alone say that `holdfast region adopt` was begun: it may have left one out, and then no restored key is read."""
     members = [node for node in _own(status) if node.get("state") == "member" and int(node["region_epoch"]) == adopt]
@@ -70,7 +75,7 @@ def restore_region_plan(
     begun, wanted = restore_region_unfinished(records, status), {"to": to, "undo": undo, "without": sorted(without)}
     # A node more may be given up on the way; one that was given up was not fenced, and may be at work again by now.
     same = (begun.get("to"), begun.get("undo")) == (to, undo) and set(begun.get("without", [])) <= set(without)
-    adopted = bool(begun) and any(n["state"] in VOTING and int(n["region_epoch"]) == _adopt(begun) for n in _own(status))
+    adopted = bool(begun) and any(_is_adopted(node, _adopt(begun)) for node in _own(status))
     serves = adopted and _is_settled(status, _adopt(begun))
     if serves and not same and not abandon:
         begun, adopted = {}, False  # it did all that it had to: only that it ended is not written
