@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "app/tests/integration"), str(ROOT / "tests/repositories")]
 
 from backups import Backups, moment, next_second  # noqa: E402
-from cluster import PASSWORD, TOKENS, App, Cluster  # noqa: E402
+from cluster import PASSWORD, TOKENS, App, Cluster, Node  # noqa: E402
 from far import PASSWORD as RIGHT  # noqa: E402
 from far import Host  # noqa: E402
 from servers import KINDS, S3, Sshd, served  # noqa: E402

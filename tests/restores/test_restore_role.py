@@ -2,12 +2,13 @@
 
 import fcntl
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 
 import pytest
-from restores import KINDS, ROOT, moment, next_second, repository, running
+from restores import KINDS, ROOT, Node, moment, next_second, repository, running
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the role gives files to the node's user, which needs root")
 
@@ -144,6 +145,26 @@ def test_what_cannot_be_restored_is_refused_before_anything_changes(restores):
         assert code != 0 and "another restore of db_g1 is running. Nothing was changed. Cure: wait" in told, told
     assert restores.state() == "member"
     assert restores.play("find")[0] == 0
+
+
+def test_the_epoch_that_serves_is_not_that_of_a_fence_of_the_other_region(restores):
+    """It was fenced higher than the region that serves; nobody has written there."""
+    restores.backups.collect()
+    west = [Node(name, restores.cluster.root / "west" / name) for name in restores.cluster.nodes]
+    told = json.loads((restores.place / "told.json").read_text())
+    told["env"]["PEER_NODES"] = ",".join(f"{node.name}=127.0.0.1:{node.port}" for node in west)
+    (restores.place / "told.json").write_text(json.dumps(told))
+    try:
+        for node in west:
+            node.start()
+            guard = {"state": "fenced", "region": "west", "node": node.name, "region_epoch": 9}
+            node.client().hset("holdfast:guard", mapping=guard | {"membership_epoch": 1, "incarnation": "f" * 32})
+        assert json.loads(restores.docker("exec", "app_cp_1", "holdfast", "region", "status"))["epoch"] == 9
+        code, said = restores.play("find", "others")
+        assert code == 0, said
+    finally:
+        for node in west:
+            node.kill()
 
 
 def test_a_backup_of_an_older_region_epoch_is_refused(restores):
