@@ -26,6 +26,12 @@ told = json.loads((place / "told.json").read_text())
 with (place / "calls").open("a") as out:
     out.write(" ".join(sys.argv[1:]) + "\n")
 verb, words = sys.argv[1], sys.argv[2:]
+# With the file there, somebody takes the lock over while this is done.
+thief = json.loads((place / "thief").read_text()) if (place / "thief").exists() else {}
+if thief and thief["at"] in " ".join(sys.argv[1:]):
+    lock = pathlib.Path(thief["lock"])
+    (place / str(os.getpid())).write_text(json.dumps(json.loads(lock.read_text()) | {"run": "another", "holder": "somebody"}))
+    (place / str(os.getpid())).rename(lock)
 def holdfast(arguments):
     env = told["env"] | {"PYTHONPATH": told["src"]}
     # Nodes that a fence does not reach, until somebody asks after it; with "mute" there, nobody is answered then.

@@ -175,6 +175,23 @@ def test_an_adoption_that_left_a_node_out_is_gone_on_with(east: RestoredRegion) 
 
 
 @pytest.mark.long
+def test_whoever_lost_the_lock_does_not_go_on(east: RestoredRegion) -> None:
+    """While the region was fenced nothing is exchanged then, and while data was loaded nothing is adopted. The same command ends it."""
+    to = two_writes(east, "kept", "undone")
+    kept, lock = east.kept(), east.root / "db_g1.lock"
+    for at, states, exchanged in (("region fence", ["fenced"] * 3, 0), ("stop db_g1", ["recovering"] * 3, 3)):
+        (east.place / "thief").write_text(json.dumps({"at": at, "lock": str(lock)}))
+        code, said = east.play("restore_region", to=to, confirm="east")
+        assert "The lock was taken away from this run; it belongs to somebody" in said, said
+        assert (code != 0, east.region.states(), len(east.kept())) == (True, states, len(kept) + exchanged)
+        (east.place / "thief").unlink()
+        lock.unlink()
+    code, said = east.play("restore_region", to=to, confirm="east")
+    assert code == 0, said
+    holds(east, "kept")
+
+
+@pytest.mark.long
 def test_a_run_that_was_carried_out_exchanges_nothing_any_more(east: RestoredRegion) -> None:
     """Only that it ended is not recorded. Its nodes vote: they are neither fenced nor exchanged again, whatever lies beside them."""
     to = two_writes(east, "then", "now")
