@@ -249,4 +249,35 @@ def running(place: Path) -> Iterator[Restores]:
         cluster.stop()
 
 
-__all__ = ["KINDS", "ROOT", "Cluster", "Repository", "Restores", "moment", "next_second", "repository", "running"]
+@contextlib.contextmanager
+def west_fenced(place: Path, docker: Path, epoch: int) -> Iterator[None]:
+    """Until the end of the block, the played containers know of another region, whose nodes are fenced at this epoch."""
+    nodes = [Node(name, place / name) for name in ("db_g1", "db_g2", "db_g3")]
+    told = json.loads((docker / "told.json").read_text())
+    peers = ",".join(f"{node.name}=127.0.0.1:{node.port}" for node in nodes)
+    (docker / "told.json").write_text(json.dumps(told | {"env": told["env"] | {"PEER_NODES": peers}}))
+    try:
+        for node in nodes:
+            node.start()
+            guard = {"state": "fenced", "region": "west", "node": node.name, "region_epoch": epoch, "membership_epoch": 1}
+            node.client().hset("holdfast:guard", mapping=guard | {"incarnation": "f" * 32})
+        yield
+    finally:
+        for node in nodes:
+            node.kill()
+        (docker / "told.json").write_text(json.dumps(told))
+
+
+__all__ = [
+    "KINDS",
+    "ROOT",
+    "Cluster",
+    "Repository",
+    "Restores",
+    "moment",
+    "next_second",
+    "repository",
+    "running",
+    "wait_for",
+    "west_fenced",
+]

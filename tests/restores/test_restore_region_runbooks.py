@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "app/tests/integration"))
 
 from backups import moment  # noqa: E402
 from restored_regions import RestoredRegion, wait_for  # noqa: E402
+from restores import west_fenced  # noqa: E402
 
 CUT = """
 from holdfast.cli import main
@@ -172,6 +173,16 @@ def test_an_adoption_that_left_a_node_out_is_gone_on_with(east: RestoredRegion) 
     assert "nothing is exchanged any more, and the run is ended" in said, said
     holds(east, "before")
     wait_for("settled", lambda: east.region.states() == ["member"] * 3, 20)
+
+
+@pytest.mark.long
+def test_a_key_is_written_back_under_the_epoch_that_serves(east: RestoredRegion) -> None:
+    """The other region was fenced at a higher one: nobody has written there, and no answer bears it."""
+    to = two_writes(east, "wanted", "wrong")
+    with west_fenced(east.root / "west", east.place, epoch=99):
+        code, said = east.play("restore_key", face="cp", key="k", to=to, write="yes", confirm="k")
+    assert code == 0, said
+    assert east.cp.read("k").json["value"] == "wanted"
 
 
 @pytest.mark.long

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 import pytest
-from restores import KINDS, ROOT, Node, moment, next_second, repository, running
+from restores import KINDS, ROOT, moment, next_second, repository, running, west_fenced
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the role gives files to the node's user, which needs root")
 
@@ -150,21 +150,10 @@ def test_what_cannot_be_restored_is_refused_before_anything_changes(restores):
 def test_the_epoch_that_serves_is_not_that_of_a_fence_of_the_other_region(restores):
     """It was fenced higher than the region that serves; nobody has written there."""
     restores.backups.collect()
-    west = [Node(name, restores.cluster.root / "west" / name) for name in restores.cluster.nodes]
-    told = json.loads((restores.place / "told.json").read_text())
-    told["env"]["PEER_NODES"] = ",".join(f"{node.name}=127.0.0.1:{node.port}" for node in west)
-    (restores.place / "told.json").write_text(json.dumps(told))
-    try:
-        for node in west:
-            node.start()
-            guard = {"state": "fenced", "region": "west", "node": node.name, "region_epoch": 9}
-            node.client().hset("holdfast:guard", mapping=guard | {"membership_epoch": 1, "incarnation": "f" * 32})
+    with west_fenced(restores.cluster.root / "west", restores.place, epoch=9):
         assert json.loads(restores.docker("exec", "app_cp_1", "holdfast", "region", "status"))["epoch"] == 9
         code, said = restores.play("find", "others")
         assert code == 0, said
-    finally:
-        for node in west:
-            node.kill()
 
 
 def test_a_backup_of_an_older_region_epoch_is_refused(restores):
