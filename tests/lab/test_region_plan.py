@@ -133,6 +133,26 @@ def test_a_promotion_cut_off_among_its_nodes_goes_on_under_its_epoch():
     assert plan(status(nodes, [GONE] * 3, epoch=4))["epoch"] == 4
 
 
+@pytest.mark.parametrize("third", [primary("west", 4, "recovering"), primary("west", 4, "promoted"), GONE])
+def test_a_promotion_that_is_not_settled_is_repeated_under_its_epoch(third):
+    """It takes writes, and reads no key of before: one node was left out, or one that was given up is waited for."""
+    without = ["db_g3"] if third is GONE else []
+    for peers in ([GONE] * 3, [primary("east", 3)] * 3, [primary("east", 4, "fenced")] * 3):
+        made = plan(status([primary("west", 4, "promoted")] * 2 + [third], peers, epoch=4), without=without)
+        assert (made["epoch"], made["refusals"]) == (4, [])
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [primary("west", 4), primary("west", 4, "promoted"), primary("west", 4, "promoted")],
+        [primary("west", 4, "promoted", history=4)] * 3,
+    ],
+)
+def test_a_promotion_that_is_being_settled_and_a_restore_are_nothing_to_take_over(nodes):
+    assert "serves already" in plan(status(nodes, [GONE] * 3, epoch=4))["refusals"][0]
+
+
 def test_a_fence_that_was_taken_back_but_for_one_node_is_over():
     left = [primary("east", 5), primary("east", 5), primary("east", 5, "fenced")]
     assert plan(status(peers=left, epoch=5))["epoch"] == 6

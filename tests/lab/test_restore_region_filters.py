@@ -72,13 +72,28 @@ def test_the_new_epoch_is_above_what_became_visible_later_until_it_was_given_to_
 def test_once_a_node_votes_under_the_new_epoch_nothing_is_put_back(without: str) -> None:
     """The run without db_g3 that has been healed since: its data is no less good than the others'."""
     begun = OPEN | {"adopt": 7, "without": list(without)}
-    made = plan([begun], status(7, "member", "member", "member"), without=without)
+    made = plan([begun], status(7, "member", "member", "member", history=7), without=without)
     assert (made["refusals"], made["adopted"], made["serves"], made["adopt"]) == ([], True, True, 7)
     assert "nothing is exchanged" in made["lines"][0]
-    half = plan([begun], status(7, "promoted", "recovering", "recovering"), without=without)
+    half = plan([begun], status(7, "promoted", "recovering", "recovering", history=7), without=without)
     assert (half["adopted"], half["serves"], half["voting"]) == (True, False, False)
-    other = plan([begun], status(7, "member", "member", "member"), to="2026-05-01T10:15:00Z")
+    for third in ("recovering", "promoted"):
+        promoted = plan([begun], status(7, "promoted", "promoted", third, history=7), without=without)
+        assert (promoted["adopted"], promoted["serves"]) == (True, False), "until one is a member the command is repeated"
+    other = plan([begun], status(7, "member", "member", "member", history=7), to="2026-05-01T10:15:00Z")
     assert (other["refusals"], other["run"], other["fence"]) == ([], "mine", 8), "it is over, whatever it was"
+
+
+@pytest.mark.parametrize("history", [{}, {"history": 5}])
+def test_nodes_that_only_vote_at_the_epoch_were_not_put_back(history: dict[str, int]) -> None:
+    """The fence of the run was taken back, then one of a planned move, whose epoch is that which the run was to adopt."""
+    now = status(7, *["member"] * 3, **history)
+    made = plan([OPEN], now)
+    assert (made["refusals"], made["run"], made["adopted"], made["serves"], made["voting"]) == ([], "r2", False, False, True)
+    assert (made["fence"], made["adopt"]) == (8, 9)
+    assert "all its nodes get the state of" in made["lines"][0]
+    assert "run r2 has begun" in plan([OPEN], now, to="2026-05-01T10:15:00Z")["refusals"][0]
+    assert plan([OPEN], now, to="", abandon="r2")["refusals"] == []
 
 
 def test_a_run_is_over_when_one_host_says_so_or_a_region_has_gone_on() -> None:
@@ -108,7 +123,7 @@ def test_a_run_can_be_given_up_until_it_was_carried_out() -> None:
     assert "serves again as it was" in made["lines"][0]
     half = plan([OPEN], status(6, "member", "fenced", "fenced"), to="", abandon="r2")
     assert (half["voting"], half["fence"]) == (True, 6), "nodes that are left under that fence"
-    assert "-e undo=r2 takes it back" in plan([OPEN], status(7, *["member"] * 3), to="", abandon="r2")["refusals"][0]
+    assert "-e undo=r2 takes it back" in plan([OPEN], status(7, *["member"] * 3, history=7), to="", abandon="r2")["refusals"][0]
     assert "did not end: none" in plan([ENDED], to="", abandon="r1")["refusals"][0]
     given_up = {"run": "r2", "to": "", "undo": "", "fence": 6, "ended": True, "abandoned": True}
     assert "no such restore is recorded" in plan([OPEN, given_up], to="", undo="r2")["refusals"][0]
@@ -163,6 +178,14 @@ def test_which_region_serves() -> None:
         assert not filters.restore_region_serves(STATUS | {"nodes": {name: node(state, role, region) for name in NODES}})
 
 
+def test_under_which_epoch_the_region_serves() -> None:
+    """Not under that of a fence, of its own or of the other region."""
+    fenced = {"a": node("fenced", region="west", epoch=9)}
+    assert filters.restore_region_epoch(status(5, "member", "promoted", "fenced", peers=fenced)) == 5
+    assert filters.restore_region_epoch(STATUS | {"nodes": NODES | {"b": node("fenced", epoch=8), "c": {"reachable": False}}}) == 5
+    assert filters.restore_region_epoch(FENCED) == 0
+
+
 def test_the_standby_region_has_followed_when_every_copy_shows_the_new_epoch() -> None:
     copies = {name: node("promoted", "replica", epoch=7, link="up") for name in NODES}
     assert filters.restore_region_followed({"peers": copies}, 7, ["a", "b", "c"])
@@ -183,6 +206,13 @@ def test_which_nodes_the_fence_has_reached() -> None:
     assert filters.restore_region_fenced([missed], 6) == ["a"]
     assert filters.restore_region_fenced([missed], 7) == []
     assert filters.restore_region_fenced([missed, FENCED], 6) == ["a", "b", "c"], "another host may see more"
+
+
+def test_a_fence_that_was_taken_back_in_part_is_not_written_anew() -> None:
+    assert filters.restore_region_lifted([status(6, "member", "fenced", "fenced"), FENCED], 6) == ["a"]
+    missed = {"region": "east", "nodes": FENCED["nodes"] | {"b": node(epoch=5), "c": {"reachable": False}}}
+    assert filters.restore_region_lifted([missed, FENCED], 6) == []
+    assert filters.restore_region_lifted([missed], 5) == ["b"]
 
 
 def test_the_preview_says_for_each_node_and_face_what_changes() -> None:

@@ -26,13 +26,28 @@ told = json.loads((place / "told.json").read_text())
 with (place / "calls").open("a") as out:
     out.write(" ".join(sys.argv[1:]) + "\n")
 verb, words = sys.argv[1], sys.argv[2:]
+# With the file there, somebody takes the lock over while this is done.
+thief = json.loads((place / "thief").read_text()) if (place / "thief").exists() else {}
+if thief and thief["at"] in " ".join(sys.argv[1:]):
+    lock = pathlib.Path(thief["lock"])
+    (place / str(os.getpid())).write_text(json.dumps(json.loads(lock.read_text()) | {"run": "another", "holder": "somebody"}))
+    (place / str(os.getpid())).rename(lock)
 def holdfast(arguments):
     env = told["env"] | {"PYTHONPATH": told["src"]}
-    # Nodes that a fence does not reach.
+    # Nodes that a fence does not reach, until somebody asks after it; with "mute" there, nobody is answered then.
     missed = (place / "missed").read_text().split() if arguments[:2] == ["region", "fence"] and (place / "missed").exists() else []
     for nobody, name in enumerate(missed, 1):
         env["NODES"] = env["NODES"].replace(f":{told['ports'][name]}", f":{nobody}")
-    sys.exit(subprocess.run([told["python"], "-m", "holdfast", *arguments], env=env, cwd="/").returncode)
+        (place / "has_missed").touch()
+    if arguments[:2] == ["region", "status"] and (place / "has_missed").exists():
+        if (place / "mute").exists():
+            sys.exit("nobody answers")
+        (place / "missed").unlink(missing_ok=True)
+        (place / "has_missed").unlink(missing_ok=True)
+    # An adoption that is cut off: a program that ends as the command does.
+    cut = arguments[:2] == ["region", "adopt"] and (place / "cut").exists()
+    launch = [str(place / "cut")] if cut else ["-m", "holdfast"]
+    sys.exit(subprocess.run([told["python"], *launch, *arguments], env=env, cwd="/").returncode)
 def pid_of(name):
     return place / f"{name}.pid"
 def running(name):

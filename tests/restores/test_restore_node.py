@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from restores import running
+from restores import running, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the role gives files to the node's user, which needs root")
 PHASES = ["Open", "Preflight", "Confirm", "Prepare", "Switch", "Verify", "Close"]
@@ -45,6 +45,25 @@ def test_a_lost_node_is_restored_and_what_a_run_kept_is_put_back(restores, faces
     assert code == 0, said
     assert f"its data becomes what run {run} kept" in said
     assert restores.state() == "member" and restores.kept() != [kept] and len(restores.kept()) == 1
+
+
+@pytest.mark.long
+def test_a_node_is_left_alone_when_another_one_fails_while_its_files_are_made(restores, faces):
+    """Without the two there would be no majority. The control is the run that is not disturbed, above."""
+    restores.backups.collect()
+    before = restores.node.client().info("server")["run_id"], restores.kept()
+    other = restores.cluster.nodes["db_g2"]
+    (restores.place / "ends").write_text(str(other.process.pid))
+    try:
+        code, said = restores.runbook(faces, to="newest")
+        assert code != 0 and "Without db_g1 no majority of the region's nodes can vote" in said, said
+        assert said.index("Build the data directories of the moment") < said.index("Without db_g1"), said
+        assert (restores.node.client().info("server")["run_id"], restores.kept()) == before
+    finally:
+        (restores.place / "ends").unlink()
+        other.kill()
+        other.start()
+    wait_for("all vote", lambda: restores.state() == "member" and faces["cp"].ready())
 
 
 @pytest.mark.long

@@ -13,6 +13,17 @@ sys.path.insert(0, str(ROOT / "app/tests/integration"))
 
 from backups import moment  # noqa: E402
 from restored_regions import RestoredRegion, wait_for  # noqa: E402
+from restores import west_fenced  # noqa: E402
+
+CUT = """
+from holdfast.cli import main
+from holdfast.region_nodes import RegionNodes
+whole = RegionNodes.move
+def move(self, node, run_id, expected, new, *more):
+    return "timeout" if (node, new.state) == ("db_g3", "promoted") else whole(self, node, run_id, expected, new, *more)
+RegionNodes.move = move
+raise SystemExit(main())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +54,12 @@ def holds(east: RestoredRegion, value: str) -> None:
     for app in (east.cp, east.ap):
         wait_for("serves", lambda app=app: app.ready() and app.read("k").status == 200, 20)
         assert app.read("k").json["value"] == value
+
+
+def votes_whole(east: RestoredRegion) -> None:
+    """A fence that was taken back has cost no node."""
+    assert east.region.states() == ["member"] * 3
+    assert len({east.region.guard(name)["region_epoch"] for name in east.region.nodes}) == 1
 
 
 @pytest.mark.long
@@ -98,25 +115,28 @@ def test_a_region_goes_back_and_forth(east: RestoredRegion) -> None:
 
 @pytest.mark.long
 def test_a_run_that_put_nothing_back_is_given_up(east: RestoredRegion) -> None:
-    """The fence reached no node; then it reached all, and the run was interrupted while it stopped them."""
+    """The fence reached one node, and the run was interrupted; then none; then all, and the run was interrupted while it stopped them."""
     to = two_writes(east, "old", "new")
     kept = east.kept()
     for trouble, nodes, words in (
+        ("mute", "db_g2 db_g3", "nobody answers"),
         ("missed", "db_g1 db_g2 db_g3", "The fence did not reach db_g1, db_g2, db_g3, so no data was exchanged."),
         ("busy", "db_g3", "the daemon is busy"),
     ):
-        (east.place / trouble).write_text(nodes)
+        for name in ("missed", "mute") if trouble == "mute" else (trouble,):
+            (east.place / name).write_text(nodes)
         code, said = east.play("restore_region", to=to, confirm="east")
         assert words in said, said
         assert (code != 0, east.kept()) == (True, kept)
-        (east.place / trouble).unlink()
+        (east.place / trouble).unlink(missing_ok=True)
         run = east.runs()[-1]
         code, said = east.play("restore_region", to="2026-01-01T00:00:00Z", confirm="east")
         assert f"-e abandon={run} gives it up" in said, said
         code, said = east.play("restore_region", abandon=run, confirm="east")
         assert code == 0, said
         holds(east, "new")
-        assert (east.region.states(), east.kept()) == (["member"] * 3, kept)
+        votes_whole(east)
+        assert east.kept() == kept
 
 
 @pytest.mark.long
@@ -126,14 +146,60 @@ def test_where_the_fence_missed_a_node_no_data_is_exchanged(east: RestoredRegion
     kept = east.kept()
     (east.place / "missed").write_text("db_g2")
     code, said = east.play("restore_region", to=to, confirm="east")
-    assert "The fence did not reach db_g2, so no data was exchanged. The region serves as before" in said, said
+    assert "The fence did not reach db_g2, so no data was exchanged. The region serves as before, with all its nodes." in said, said
     assert (code != 0, east.kept()) == (True, kept)
-    (east.place / "missed").unlink()
+    votes_whole(east)
     holds(east, "newer")
     code, said = east.play("restore_region", to=to, confirm="east")
     assert code == 0, said
     holds(east, "older")
     assert len(east.kept()) == len(kept) + 3
+
+
+@pytest.mark.long
+def test_an_adoption_that_left_a_node_out_is_gone_on_with(east: RestoredRegion) -> None:
+    """Two of three are promoted, which is a majority: it takes writes, and reads no restored key until the third is."""
+    to = two_writes(east, "before", "after")
+    (east.place / "cut").write_text(CUT)
+    code, said = east.play("restore_region", to=to, confirm="east")
+    assert "not all nodes are promoted" in said, said
+    assert (code != 0, east.region.states()) == (True, ["promoted", "promoted", "recovering"])
+    (east.place / "cut").unlink()
+    run = east.runs()[-1]
+    code, said = east.play("restore_region", to="2026-01-01T00:00:00Z", confirm="east")
+    assert f"run {run} has begun to restore this region and did not end" in said, said
+    code, said = east.play("restore_region", to=to, confirm="east")
+    assert code == 0, said
+    assert "nothing is exchanged any more, and the run is ended" in said, said
+    holds(east, "before")
+    wait_for("settled", lambda: east.region.states() == ["member"] * 3, 20)
+
+
+@pytest.mark.long
+def test_a_key_is_written_back_under_the_epoch_that_serves(east: RestoredRegion) -> None:
+    """The other region was fenced at a higher one: nobody has written there, and no answer bears it."""
+    to = two_writes(east, "wanted", "wrong")
+    with west_fenced(east.root / "west", east.place, epoch=99):
+        code, said = east.play("restore_key", face="cp", key="k", to=to, write="yes", confirm="k")
+    assert code == 0, said
+    assert east.cp.read("k").json["value"] == "wanted"
+
+
+@pytest.mark.long
+def test_whoever_lost_the_lock_does_not_go_on(east: RestoredRegion) -> None:
+    """While the region was fenced nothing is exchanged then, and while data was loaded nothing is adopted. The same command ends it."""
+    to = two_writes(east, "kept", "undone")
+    kept, lock = east.kept(), east.root / "db_g1.lock"
+    for at, states, exchanged in (("region fence", ["fenced"] * 3, 0), ("stop db_g1", ["recovering"] * 3, 3)):
+        (east.place / "thief").write_text(json.dumps({"at": at, "lock": str(lock)}))
+        code, said = east.play("restore_region", to=to, confirm="east")
+        assert "The lock was taken away from this run; it belongs to somebody" in said, said
+        assert (code != 0, east.region.states(), len(east.kept())) == (True, states, len(kept) + exchanged)
+        (east.place / "thief").unlink()
+        lock.unlink()
+    code, said = east.play("restore_region", to=to, confirm="east")
+    assert code == 0, said
+    holds(east, "kept")
 
 
 @pytest.mark.long

@@ -2,12 +2,13 @@
 
 import fcntl
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 
 import pytest
-from restores import KINDS, ROOT, moment, next_second, repository, running
+from restores import KINDS, ROOT, moment, next_second, repository, running, west_fenced
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the role gives files to the node's user, which needs root")
 
@@ -144,6 +145,15 @@ def test_what_cannot_be_restored_is_refused_before_anything_changes(restores):
         assert code != 0 and "another restore of db_g1 is running. Nothing was changed. Cure: wait" in told, told
     assert restores.state() == "member"
     assert restores.play("find")[0] == 0
+
+
+def test_the_epoch_that_serves_is_not_that_of_a_fence_of_the_other_region(restores):
+    """It was fenced higher than the region that serves; nobody has written there."""
+    restores.backups.collect()
+    with west_fenced(restores.cluster.root / "west", restores.place, epoch=9):
+        assert json.loads(restores.docker("exec", "app_cp_1", "holdfast", "region", "status"))["epoch"] == 9
+        code, said = restores.play("find", "others")
+        assert code == 0, said
 
 
 def test_a_backup_of_an_older_region_epoch_is_refused(restores):

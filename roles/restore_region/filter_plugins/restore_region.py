@@ -44,6 +44,22 @@ def restore_region_serves(status: dict[str, Any]) -> bool:
     return sum(node.get("state") in VOTING for node in _own(status)) > len(status["nodes"]) // 2
 
 
+def restore_region_epoch(status: dict[str, Any]) -> int:
+    """The epoch under which the region that gave ``status`` serves; its "epoch" is the highest that any node shows, also a fenced one."""
+    return max((int(node["region_epoch"]) for node in _own(status) if node.get("state") in VOTING), default=0)
+
+
+def _is_adopted(node: dict[str, Any], adopt: int) -> bool:
+    """A fence that was taken back may have had that epoch as well: only ``history`` says that the data is the restored one."""
+    return node["state"] in VOTING and int(node["region_epoch"]) == node.get("history") == adopt
+
+
+def _is_settled(status: dict[str, Any], adopt: int) -> bool:
+    """Promoted nodes alone say that `holdfast region adopt` was begun: it may have left one out, and then no restored key is read."""
+    members = [node for node in _own(status) if node.get("state") == "member" and int(node["region_epoch"]) == adopt]
+    return restore_region_serves(status) and bool(members)
+
+
 def restore_region_plan(
     records: list[dict[str, Any]],
     status: dict[str, Any],
@@ -57,15 +73,16 @@ def restore_region_plan(
     """``records``: of all hosts of the region; ``to`` is given, or for the inverse ``undo``, or the run to ``abandon``.
 
     Returns "run", "to", "undo", "without", "abandon", "fence" and "adopt" (the two region epochs), "fenced_at" (of the run that is undone),
-    "begun"; "adopted": nodes vote under "adopt", so nothing is put back any more; "serves": they are a majority; "voting": nodes vote
-    although the run began and they were not adopted; "followers" and "others": the other region's nodes that follow now, and those
-    that do not; "lines" for the operator; "refusals".
+    "begun"; "adopted": nodes vote under "adopt", so nothing is put back any more; "serves": they are a majority, and one is a member, so
+    that nothing is left to be adopted; "voting": nodes vote although the run began and they were not adopted; "followers" and "others":
+    the other region's nodes that follow now, and those that do not; "lines" for the operator; "refusals".
     """
     begun, wanted = restore_region_unfinished(records, status), {"to": to, "undo": undo, "without": sorted(without)}
     # A node more may be given up on the way; one that was given up was not fenced, and may be at work again by now.
     same = (begun.get("to"), begun.get("undo")) == (to, undo) and set(begun.get("without", [])) <= set(without)
-    adopted = bool(begun) and any(n["state"] in VOTING and int(n["region_epoch"]) == _adopt(begun) for n in _own(status))
-    if adopted and restore_region_serves(status) and not same and not abandon:
+    adopted = bool(begun) and any(_is_adopted(node, _adopt(begun)) for node in _own(status))
+    serves = adopted and _is_settled(status, _adopt(begun))
+    if serves and not same and not abandon:
         begun, adopted = {}, False  # it did all that it had to: only that it ended is not written
     voting = bool(begun) and not adopted and any(node["state"] in VOTING for node in _own(status))
     refusals = _refused_arguments(to, undo, abandon)
@@ -108,7 +125,7 @@ def restore_region_plan(
         "fenced_at": max(fences, default=0),
         "begun": bool(begun),
         "adopted": adopted,
-        "serves": adopted and restore_region_serves(status),
+        "serves": serves,
         "voting": voting,
         "followers": [] if abandon else follow,
         "others": [] if abandon else sorted(set(status["peers"]) - set(follow)),
@@ -241,14 +258,26 @@ def restore_region_fenced(statuses: list[dict[str, Any]], epoch: int) -> list[st
     return sorted(seen)
 
 
+def restore_region_lifted(statuses: list[dict[str, Any]], epoch: int) -> list[str]:
+    """The region's nodes from which the fence at ``epoch`` was taken already: it cannot be written anew, and need not be."""
+    return sorted({name for status in statuses for name, node in status["nodes"].items() if _is_lifted(node, status["region"], epoch)})
+
+
+def _is_lifted(node: dict[str, Any], region: str, epoch: int) -> bool:
+    own = node.get("role") == "primary" and node.get("region") == region
+    return own and node["state"] != "fenced" and int(node["region_epoch"]) >= int(epoch)
+
+
 class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "restore_region_unfinished": restore_region_unfinished,
             "restore_region_serves": restore_region_serves,
+            "restore_region_epoch": restore_region_epoch,
             "restore_region_plan": restore_region_plan,
             "restore_region_preview": restore_region_preview,
             "restore_region_examples": restore_region_examples,
             "restore_region_fenced": restore_region_fenced,
+            "restore_region_lifted": restore_region_lifted,
             "restore_region_followed": restore_region_followed,
         }
