@@ -51,7 +51,10 @@ def unfence(region: Region, epoch: int) -> None:
 
 @pytest.mark.parametrize(
     ("how", "known"),
-    [("no move", True), ("unfenced", True), ("adopted", True), ("unfenced", False), ("adopted", False)],
+    [
+        *(("no move", True), ("unfenced", True), ("adopted", True)),
+        *(pytest.param(how, False, marks=pytest.mark.long) for how in ("unfenced", "adopted")),
+    ],
 )
 def test_what_both_wrote_is_no_less_lost_once_the_epoch_has_moved(
     regions: Regions, tmp_path: Path, how: str, known: bool
