@@ -38,9 +38,9 @@ def vault(mine: Path) -> dict[str, object]:
 
 
 def wanted() -> set[str]:
-    """Every secret that the example refers to."""
+    """Every secret that the example refers to; not the keys of servers elsewhere, which it shows in comments and nobody here can make."""
     files = [path.read_text() for path in (ROOT / "inventories/production").rglob("*.yml") if path.name != "vault.yml"]
-    return set(re.findall(r"\bvault_\w+", "".join(files)))
+    return set(re.findall(r"\bvault_\w+", re.sub(r"(?m)^\s*#.*$", "", "\n".join(files))))
 
 
 def test_one_command_makes_every_secret_encrypted_strong_and_unseen(mine):
