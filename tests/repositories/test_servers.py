@@ -96,6 +96,7 @@ def lines(capsys) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
 
 
+@pytest.mark.long
 def test_the_operations_host_prunes_and_checks_what_the_hosts_have_copied(host, program, server, capsys):
     """A host that never had a repository is no trouble in a list, and is one for retention."""
     paths = [str(host.place / "store/db_g1" / part) for part in ("sets", "files")]
