@@ -338,8 +338,9 @@ print((spent() - before) / (time.monotonic() - begun))
 MOST_TIMES_PLAIN = 1.6
 
 
-@pytest.mark.alone
-@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "scheme", [pytest.param("http", marks=pytest.mark.long), pytest.param("https", marks=pytest.mark.alone)]
+)
 def test_cpu_and_memory_at_200_requests_a_second(
     serve: Callable[..., FakeService], tmp_path: Path, scheme: str
 ) -> None:
