@@ -4,7 +4,6 @@ import contextlib
 import re
 import shutil
 import subprocess
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,10 +27,8 @@ def pytest(*arguments: str) -> list[str]:
 # Two processes, a file of tests to each at a time: most of these tests wait for something. Those that measure run alone.
 TWO = ("-n", "2", "--dist", "loadfile")
 
-SSHD_NEEDS = {"libwrap.so.0": "libwrap0"}
-SCRIPTS = [
-    *("roles/redis_node/files/image/redis-node", "roles/redis_node/files/image/redis-cli", "roles/backup/files/holdfast-restic", ".ci/run"),
-]
+REDIS_IMAGE = "roles/redis_node/files/image"
+SCRIPTS = (f"{REDIS_IMAGE}/redis-node", f"{REDIS_IMAGE}/redis-cli", "roles/backup/files/holdfast-restic", ".ci/run")
 STAGES: dict[str, list[list[str]]] = {
     "lint": [
         tool("ansible-lint", "--offline", "-q"),  # the longest first: two of these run at a time
@@ -44,7 +41,8 @@ STAGES: dict[str, list[list[str]]] = {
     ],
     "policy": [pytest("tests/policy")],
     "unit": [
-        *(pytest(*TWO, "app/tests/unit"), pytest(*TWO, "tests/lab")),
+        pytest(*TWO, "app/tests/unit"),
+        pytest(*TWO, "tests/lab"),
         *(pytest("-n", "2", "-m", "not long", tests) for tests in ("tests/repositories", "tests/restores")),
     ],
     "simulation": [pytest("app/tests/simulation")],
@@ -54,7 +52,8 @@ STAGES: dict[str, list[list[str]]] = {
     # What takes longer than a change should wait for: on a lab that is up, or on one that it makes and leaves.
     "proofs": [
         *(pytest("-m", "long", tests) for tests in ("app/tests/integration", "tests/repositories", "tests/restores")),
-        *([PYTHON, f"{paths.ROOT}/bin/lab"], pytest("--durations=0", "molecule/tests/proofs")),
+        [PYTHON, f"{paths.ROOT}/bin/lab"],
+        pytest("--durations=0", "molecule/tests/proofs"),
     ],
 }
 FAST = ["lint", "policy", "unit", "simulation", "integration"]
@@ -100,14 +99,15 @@ def main(arguments: list[str], usage: str) -> int:
 def _prepare(report: Report) -> str:
     note = machine.python_environment(report)
     server = paths.VENV / "bin" / "redis-server"
-    packages = [name for name in ("wrk",) if not shutil.which(name)]  # loads app/benchmarks
+    packages = [] if shutil.which("wrk") else ["wrk"]  # loads app/benchmarks
     if not any(shutil.which(name) for name in ("chromium-headless-shell", "chromium")):  # opens the reports of drills
         packages += ["chromium-headless-shell", "fonts-dejavu-core"]
     # Debian's redis-server package would also start a service; the same program is in redis-tools.
     links = not shutil.which("redis-server") and not server.exists()
     if links and not Path("/usr/bin/redis-check-rdb").exists():
         packages.append("redis-tools")
-    packages += [name for library, name in SSHD_NEEDS.items() if not list(Path("/usr/lib").glob(f"*/{library}"))]
+    if not list(Path("/usr/lib").glob("*/libwrap.so.0")):  # for the SSH server below
+        packages.append("libwrap0")
     if packages:
         machine.install(report, packages)
     machine.unpacked(report, "openssh-server")  # its package would start it
@@ -122,17 +122,14 @@ def _prepare(report: Report) -> str:
 
 
 def _name_server(report: Report) -> None:
-    """The program of Debian's bind9, which some tests send updates to. The package itself would also start a service on port 53."""
+    """The program of Debian's bind9, which some tests send updates to; its package would also start it, on port 53."""
     program = paths.VENV / "bin" / "named"
     with contextlib.suppress(OSError):  # not there yet; another code: its libraries were upgraded since
         if subprocess.run([program, "-v"], capture_output=True).returncode == 0:
             return
     machine.install(report, ["bind9-libs"])
-    with tempfile.TemporaryDirectory() as place:
-        report.command(["apt-get", "-q", "download", "bind9"], cwd=place, cure=machine.MIRROR_CURE)
-        [package] = Path(place).glob("bind9_*.deb")
-        report.command(["dpkg-deb", "-x", str(package), f"{place}/files"], cure="look into the log, then run the same command again")
-        shutil.copy(f"{place}/files/usr/sbin/named", program)
+    shutil.rmtree(paths.VENV / "debian" / "bind9", ignore_errors=True)  # of the libraries before these
+    shutil.copy(machine.unpacked(report, "bind9") / "usr/sbin/named", program)
 
 
 def _images_ahead() -> threading.Thread:
