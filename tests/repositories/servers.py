@@ -1,5 +1,6 @@
 """Servers for repositories, on this machine's loopback: a real SSH server and a real S3 server, each with keys for the hosts it knows."""
 
+import abc
 import contextlib
 import os
 import pwd
@@ -33,12 +34,15 @@ def new_key(path: Path) -> str:
     return path.with_name(f"{path.name}.pub").read_text().strip()
 
 
-class Server:
+class Server(abc.ABC):
     """What both have: a directory with the repositories, hosts it lets in, and an identity that it can lose."""
 
     #: What restic says of a server with another identity, and of one that does not know the host.
     stranger = refused = ""
     ca = ""
+    #: Of the file that says whom it lets in: where it is, and what it is when that is nobody.
+    known: Path
+    nobody = ""
     #: Whether restic gives up at once, and does not ask for a quarter of an hour.
     at_once = False
 
@@ -79,8 +83,15 @@ class Server:
                 os.replace(f"{path}.kept", path)
             self.start()
 
-    def start(self) -> None:
-        raise NotImplementedError
+    @contextlib.contextmanager
+    def forgetful(self) -> Iterator[None]:
+        with self.changed(self.known):
+            self.known.write_text(self.nobody)
+            self.start()
+            yield
+
+    @abc.abstractmethod
+    def start(self) -> None: ...
 
 
 class Sshd(Server):
@@ -92,7 +103,7 @@ class Sshd(Server):
         super().__init__()
         self.key, self.known = self.place / "host_key", self.place / "authorized_keys"
         self.public = new_key(self.key)
-        self.known.write_text("")
+        self.known.write_text(self.nobody)
         lines = [f"Port {self.port}", "ListenAddress 127.0.0.1", f"HostKey {self.key}", f"AuthorizedKeysFile {self.known}"]
         lines += ["StrictModes no", "PidFile none", "PasswordAuthentication no", "KbdInteractiveAuthentication no"]
         lines += ["Subsystem sftp internal-sftp", "ForceCommand internal-sftp"]
@@ -122,18 +133,12 @@ class Sshd(Server):
             self.start()
             yield
 
-    @contextlib.contextmanager
-    def forgetful(self) -> Iterator[None]:
-        with self.changed(self.known):
-            self.known.write_text("")
-            self.start()
-            yield
-
 
 class S3(Server):
     """rclone's S3 server over TLS: a bucket is a directory, and without the right signature there is nothing. It knows no policies."""
 
     stranger, refused = "certificate signed by unknown authority", "Access Key Id you provided does not exist"
+    nobody = "nobody,nothing\n"
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +146,7 @@ class S3(Server):
         self.ca = str(self.place / "ca.pem")
         self._certify()
         shutil.copy(self.certificate, self.ca)
-        self.known.write_text("nobody,nothing\n")
+        self.known.write_text(self.nobody)
         self.url = f"s3:https://127.0.0.1:{self.port}/bucket/holdfast"
 
     def _certify(self) -> None:
@@ -177,13 +182,6 @@ class S3(Server):
     def another(self) -> Iterator[None]:
         with self.changed(self.key, self.certificate):
             self._certify()
-            self.start()
-            yield
-
-    @contextlib.contextmanager
-    def forgetful(self) -> Iterator[None]:
-        with self.changed(self.known):
-            self.known.write_text("nobody,nothing\n")
             self.start()
             yield
 

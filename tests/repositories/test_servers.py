@@ -52,16 +52,20 @@ def test_a_backup_goes_to_the_server_and_comes_back(host, server, tmp_path):
         assert code == 0 and "changed=0" in said, said
 
 
+def gets_nowhere(host, server, why: str, monkeypatch, capsys) -> None:
+    code, said = host.play("repository", __backup_open_seconds=60 if server.at_once else 10)
+    assert code != 0 and why in said, said
+    if server.at_once:
+        assert host.backup(monkeypatch) == 1
+        assert why in capsys.readouterr().out.splitlines()[-1]
+
+
 @pytest.mark.long
 def test_a_server_with_another_identity_is_not_talked_to(host, server, monkeypatch, capsys):
     """Another host key, or another certificate. The controls: the same before and after."""
     before = tree(server.repositories)
     with server.another():
-        code, said = host.play("repository", __backup_open_seconds=60 if server.at_once else 10)
-        assert code != 0 and server.stranger in said, said
-        if server.at_once:
-            assert host.backup(monkeypatch) == 1
-            assert server.stranger in capsys.readouterr().out.splitlines()[-1]
+        gets_nowhere(host, server, server.stranger, monkeypatch, capsys)
         assert tree(server.repositories) == before
     assert host.backup(monkeypatch) == 0
 
@@ -69,11 +73,7 @@ def test_a_server_with_another_identity_is_not_talked_to(host, server, monkeypat
 @pytest.mark.long
 def test_who_is_not_known_to_the_server_gets_nowhere(host, server, monkeypatch, capsys):
     with server.forgetful():
-        code, said = host.play("repository", __backup_open_seconds=60 if server.at_once else 10)
-        assert code != 0 and server.refused in said, said
-        if server.at_once:
-            assert host.backup(monkeypatch) == 1
-            assert server.refused in capsys.readouterr().out.splitlines()[-1]
+        gets_nowhere(host, server, server.refused, monkeypatch, capsys)
     assert host.backup(monkeypatch) == 0
 
 
