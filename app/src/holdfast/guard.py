@@ -128,6 +128,11 @@ class GuardBook:
         """The highest epoch at which the other region is known to have served; this one may serve above it only."""
         return max(self._peer_epoch, self._shared_epoch)
 
+    @property
+    def shared_epoch(self) -> int:
+        """The highest epoch at which both regions are known to have served; 0: none."""
+        return self._shared_epoch
+
     def served_epoch(self) -> int:
         """The highest epoch at which a node of this region votes, confirmed or not; 0 if none is known to."""
         with self._lock:

@@ -224,6 +224,23 @@ def to_fence(own: Statuses, region: str, epoch: int) -> dict[str, Guard]:
     return {n: g for n, g in guards.items() if (g.state, g.region_epoch) != (FENCED, epoch)}
 
 
+def to_close(own: Statuses, region: str, epoch: int, overdue: int) -> dict[str, tuple[Guard, Guard]]:
+    """{node: (its guard, fenced)} of the original nodes that must close by themselves.
+
+    ``epoch``: at which the other region serves or served: nodes below it are behind. ``overdue``: an epoch that both
+    regions served at, long enough that processes of both know why; 0: none. A node above both was decided for: it stays
+    open whatever a caller believed when it last asked.
+    """
+    found = {}
+    for node, status in own.items():
+        guard = status.original(region, node)
+        if guard is None or guard.state == FENCED:
+            continue
+        if guard.region_epoch < epoch or guard.region_epoch <= overdue:
+            found[node] = guard, replace(guard, state=FENCED, region_epoch=max(epoch, guard.region_epoch))
+    return found
+
+
 def fenced_at(own: Statuses, region: str, epoch: int) -> list[str]:
     held = {n: s.original(region, n) for n, s in own.items()}
     return [n for n, g in held.items() if g is not None and g.state == FENCED and g.region_epoch >= epoch]

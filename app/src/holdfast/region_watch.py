@@ -17,7 +17,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from . import scripts
@@ -25,7 +24,7 @@ from .guard import FENCED, MEMBER, PROMOTED, VOTING
 from .logs import LOG, event
 from .metrics import Metrics
 from .nodes import Nodes
-from .region import Status, may_confirm, served_by, superseded_by, with_last_heartbeat
+from .region import Status, may_confirm, served_by, superseded_by, to_close, with_last_heartbeat
 from .region_nodes import RegionNodes
 from .settings import Settings
 
@@ -173,17 +172,13 @@ class RegionWatch(PeerWatch):
         self._beat()
 
     def _fence(self, own: dict[str, Status], epoch: int, who: str) -> None:
-        region, now = self._settings.region, time.monotonic()
-        shared = self._nodes.guards.withheld() == "two_regions"
+        region, now, book = self._settings.region, time.monotonic(), self._nodes.guards
+        shared = book.withheld() == "two_regions"
         self._shared_since = min(self._shared_since, now) if shared else math.inf
-        overdue = now - self._shared_since >= SHARED_SEC
-        for node, status in own.items():
-            guard = status.original(region, node)
-            if guard is None or guard.state == FENCED or (guard.region_epoch >= epoch and not overdue):
-                continue
-            fenced = replace(guard, state=FENCED, region_epoch=max(epoch, guard.region_epoch))
+        overdue = book.shared_epoch if now - self._shared_since >= SHARED_SEC else 0
+        for node, (guard, fenced) in to_close(own, region, epoch, overdue).items():
             why = f"{who} of the other region serves or served at region epoch {epoch}"
-            problem = self._own.move(node, status.run_id, guard, fenced, False, why)
+            problem = self._own.move(node, own[node].run_id, guard, fenced, False, why)
             event(LOG, logging.WARNING, "REGION_FENCE", node=node, region_epoch=epoch, why=why, problem=problem)
 
     def _confirm(self, own: dict[str, Status], peers: dict[str, Status]) -> str:

@@ -15,6 +15,7 @@ from holdfast.region import (
     may_confirm,
     served_by,
     superseded_by,
+    to_close,
     to_fence,
     to_unfence,
     with_last_heartbeat,
@@ -119,6 +120,25 @@ def test_fence() -> None:
             to_fence(WEST, "west", epoch)
     with pytest.raises(RegionRefused):
         to_fence({n: primary(n, epoch=3, state=FENCED) for n in NAMES}, "west", 2)
+
+
+def test_a_region_closes_by_itself_behind_the_other_or_beside_it_for_too_long() -> None:
+    own = {n: primary(n, epoch=2) for n in NAMES}
+    assert to_close(own, "west", 2, 0) == {}, "beside it: not yet"
+    closed = to_close(own | {"c": primary("c", epoch=2, state=FENCED)}, "west", 2, 2)
+    assert {n: (after.state, after.region_epoch) for n, (_, after) in closed.items()} == {
+        "a": (FENCED, 2),
+        "b": (FENCED, 2),
+    }
+    assert {after.region_epoch for _, after in to_close(own, "west", 3, 0).values()} == {3}
+    assert to_close({n: copy(n) for n in NAMES} | {"a": AWAY}, "west", 3, 3) == {}
+
+
+def test_a_region_that_was_decided_for_stays_open_while_a_caller_still_believes_in_two() -> None:
+    """The caller's guards are of before `unfence`, these statuses of after it."""
+    unfenced = {n: primary(n, epoch=3, fenced_from=MEMBER, fenced_epoch=2) for n in NAMES}
+    assert to_close(unfenced, "west", 2, 2) == {}
+    assert set(to_close(unfenced | {"a": primary("a", epoch=2)}, "west", 2, 2)) == {"a"}
 
 
 def fenced(epoch: int = 2, was: str = MEMBER) -> dict[str, Status]:
