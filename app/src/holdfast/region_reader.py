@@ -1,8 +1,9 @@
 """Reads the nodes of both regions for `holdfast region compare`: the old ones page by page, the others by key.
 
-Memory is bounded: a page is some hundred keys without values, at most ``PAGES_AT_ONCE`` pages are under way, and values
-are read for lost writes only. The nodes are not locked out for longer than a page takes (about a millisecond). All of
-it is plain reading, so that it works whatever the guards are.
+Nearly all is the same everywhere, so a node is told what is expected of a page's versions (their SHA-1) and gives its
+own only where they differ. Memory is bounded: a page is some hundred keys without values, at most ``PAGES_AT_ONCE``
+pages are under way, and values are read for lost writes only. The nodes are not locked out for longer than a page takes
+(about a millisecond). All of it is plain reading, so that it works whatever the guards are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha1
 from typing import Any
 
 from . import scripts
@@ -22,11 +23,13 @@ from .region_compare import CONFLICT, MOOT, SAME, SUPERSEDED, UNDONE, Held, Judg
 from .scripts import Script
 from .settings import Address, RedisAccess
 
-PAGE_KEYS = 100
+PAGE_KEYS = 250
 PAGES_AT_ONCE = 8
 VALUES_AT_ONCE = 16
 ANSWER_SEC = 10.0
 ATTEMPTS, PAUSE_SEC = 3, 0.5
+#: What a node answers whose versions are the expected ones.
+ALIKE: list[bytes] = []
 
 
 class Unread(Exception):
@@ -88,14 +91,19 @@ class Reads:
     def page(self, node: str, cursor: bytes) -> Call:
         return self._script(node, scripts.REGION_COMPARE_PAGE, (), (cursor, PAGE_KEYS))
 
-    def some(self, node: str, keys: list[bytes]) -> Call:
-        return self._script(node, scripts.REGION_COMPARE_SOME, tuple(keys), ())
+    def some(self, node: str, keys: list[bytes], expected: str = "") -> Call:
+        """Answers an empty list if the versions are those of which ``expected`` is the digest."""
+        return self._script(node, scripts.REGION_COMPARE_SOME, tuple(keys), (expected,))
 
     def plain(self, node: str, *args: Any) -> Call:
         return Call(self._links[node], self._failed, args, None)
 
     def _script(self, node: str, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...]) -> Call:
         return Call(self._links[node], self._failed, ("EVALSHA", script.sha, len(keys), *keys, *args), script)
+
+
+#: {node: key by key its version, kind and replaced versions, or ``ALIKE``}
+Rows = dict[str, list[bytes]]
 
 
 @dataclass(slots=True)
@@ -145,25 +153,39 @@ class Comparison:
             before.append(node)
 
     def _of(self, node: str, before: list[str]) -> Iterator[Lost]:
-        """What ``node`` has and none of ``before``, which were looked at already."""
         under_way: deque[_Page] = deque()
-        for flat in self._pages(node):
-            keys = flat[::4]
-            for earlier in before:
-                told = self._answer(earlier, self._own.some(earlier, keys)) if keys else None
-                if told is not None:
-                    kept = [i for i, version in enumerate(told[::3]) if not version]
-                    flat = [f for i in kept for f in flat[4 * i : 4 * i + 4]]
-                    keys = flat[::4]
-            if not keys:
-                continue
+        for flat in self._new_on(node, before):
+            keys, expected = flat[::4], _digest(flat)
             others = [n for n in self._plan.read if n not in before and n != node and n not in self.unread]
-            own = {n: self._own.some(n, keys) for n in others}
-            under_way.append(_Page(node, keys, flat, own, {n: self._peers.some(n, keys) for n in self._plan.voters}))
+            own = {n: self._own.some(n, keys, expected) for n in others}
+            peers = {n: self._peers.some(n, keys, expected) for n in self._plan.voters}
+            under_way.append(_Page(node, keys, flat, own, peers))
             if len(under_way) >= PAGES_AT_ONCE:
                 yield from self._judged(under_way.popleft())
         while under_way:
             yield from self._judged(under_way.popleft())
+
+    def _new_on(self, node: str, before: list[str]) -> Iterator[list[bytes]]:
+        """Pages of what ``node`` has and none of ``before``, which were looked at already."""
+        under_way: deque[tuple[list[bytes], dict[str, Call]]] = deque()
+        for flat in self._pages(node):
+            expected = _digest(flat) if before else ""
+            under_way.append((flat, {n: self._own.some(n, flat[::4], expected) for n in before} if flat else {}))
+            if len(under_way) >= (PAGES_AT_ONCE if before else 1):
+                yield from self._without(*under_way.popleft())
+        while under_way:
+            yield from self._without(*under_way.popleft())
+
+    def _without(self, flat: list[bytes], calls: dict[str, Call]) -> Iterator[list[bytes]]:
+        kept = set(range(len(flat) // 4))
+        for earlier, call in calls.items():
+            rows = self._answer(earlier, call)
+            if rows == ALIKE:
+                return
+            if rows is not None:
+                kept -= {i for i, version in enumerate(rows[::3]) if version}
+        if kept:
+            yield [f for i in sorted(kept) for f in flat[4 * i : 4 * i + 4]]
 
     def _pages(self, node: str) -> Iterator[list[bytes]]:
         call: Call | None = self._own.page(node, b"0")
@@ -184,10 +206,13 @@ class Comparison:
             return None
 
     def _judged(self, page: _Page) -> Iterator[Lost]:
-        peers: dict[str, list[bytes]] = {n: call.result() for n, call in page.peers.items()}
+        peers: Rows = {n: call.result() for n, call in page.peers.items()}
         told = {n: self._answer(n, call) for n, call in page.own.items()}
         own = {n: rows for n, rows in told.items() if rows is not None}
         self.keys += len(page.keys)
+        if ALIKE in peers.values() and not any(own.values()):  # there, and nobody here has another
+            return
+        peers, own = self._in_full(page.keys, peers, own)
         versions = page.flat[1::4]
         same = set.union(*(_alike(versions, rows) for rows in peers.values()))
         for rows in own.values():  # a version that is there, and nobody here has another
@@ -203,6 +228,14 @@ class Comparison:
             elif judged.verdict != SAME:
                 self.counts[judged.verdict][key[:2].decode()] += 1
         yield from self._with_values(found)
+
+    def _in_full(self, keys: list[bytes], peers: Rows, own: Rows) -> tuple[Rows, Rows]:
+        """With the rows of the nodes that said "as expected", too."""
+        asked = {n: self._peers.some(n, keys) for n, rows in peers.items() if rows == ALIKE}
+        again = {n: self._own.some(n, keys) for n, rows in own.items() if rows == ALIKE}
+        peers = peers | {n: call.result() for n, call in asked.items()}
+        told = own | {n: self._answer(n, call) for n, call in again.items()}
+        return peers, {n: rows for n, rows in told.items() if rows is not None}
 
     def _with_values(self, found: list[tuple[bytes, Judged]]) -> Iterator[Lost]:
         for at in range(0, len(found), VALUES_AT_ONCE):
@@ -238,6 +271,11 @@ class Comparison:
             return False
         self._listed.add(digest)
         return True
+
+
+def _digest(flat: list[bytes]) -> str:
+    """Of a page's versions, as region_compare_some.lua makes it."""
+    return sha1(b"\n".join(flat[1::4]), usedforsecurity=False).hexdigest()
 
 
 def _alike(versions: list[bytes], rows: list[bytes]) -> set[int]:
