@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
@@ -255,3 +258,23 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["probe", "--help"])
     assert ended.value.code == 0
     assert "holdfast probe run --target" in capsys.readouterr().out
+
+
+PRECEDENCE = """
+import os, sys, threading
+from holdfast.probe.schedule import precedence
+if sys.argv[1:]:
+    os.setuid(int(sys.argv[1]))
+got, threads = precedence(), []
+thread = threading.Thread(target=lambda: threads.append(os.sched_getscheduler(0)))
+thread.start()
+thread.join()
+print(got, os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR, threads == [os.SCHED_OTHER])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is given real-time priority")
+@pytest.mark.parametrize(("uid", "told"), [((), "realtime True True"), (("65534",), "normal False True")])
+def test_root_gets_precedence_for_the_main_thread_and_others_go_on_without(uid: tuple[str, ...], told: str) -> None:
+    done = subprocess.run([sys.executable, "-c", PRECEDENCE, *uid], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == told

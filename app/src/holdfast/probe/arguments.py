@@ -27,6 +27,7 @@ def add_arguments(probe: argparse.ArgumentParser) -> None:
     run.add_argument("--duration", type=float, default=0.0, metavar="SEC", help="0: until SIGINT or SIGTERM (0)")
     run.add_argument("--prefix", default=DEFAULT_PREFIX, help=f"begin of all keys ({DEFAULT_PREFIX})")
     run.add_argument("--value-bytes", type=int, default=0, metavar="N", help="fill values up to N bytes (0)")
+    run.add_argument("--realtime", action="store_true", help="go before all else on this machine, as root")
     run.add_argument("--out", type=Path, required=True, metavar="FILE", help="the record; must not exist")
     verify = commands.add_parser("verify", help="read every acknowledged write back; append what became of it")
     verify.add_argument("file", type=Path, help="what `run` wrote")

@@ -47,6 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
             arguments.prefix,
             arguments.value_bytes,
             arguments.out,
+            arguments.realtime,
         )
     )
     try:

@@ -55,7 +55,8 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """``rate`` and ``read_rate`` are per second and target; ``duration_sec`` 0 is until a signal."""
+    """``rate`` and ``read_rate`` are per second and target; ``duration_sec`` 0 is until a signal; ``realtime``: ask for
+    real-time priority."""
 
     targets: tuple[Target, ...]
     access: Access
@@ -65,6 +66,7 @@ class RunOptions:
     prefix: str
     value_bytes: int
     out: Path
+    realtime: bool = False
 
 
 def parse_target(text: str, default_mode: str) -> Target:

@@ -16,7 +16,7 @@ from .face import Face
 from .ledger import Written
 from .options import RunOptions
 from .records import FORMAT, Layout, encode, stamp
-from .schedule import Schedule, StallWatch, Stream
+from .schedule import NORMAL, Schedule, StallWatch, Stream, precedence
 
 
 class Probe:
@@ -34,7 +34,7 @@ class Probe:
         options = self._options
         written = {t.writer: Written(self._layout, t.writer) for t in options.targets}
         faces = [Face(options, t, self._layout, written, self) for t in options.targets]
-        self._begin()
+        self._begin(precedence() if options.realtime else NORMAL)
         for face in faces:
             face.client.start()
         watch = StallWatch(self._stalled)
@@ -70,7 +70,7 @@ class Probe:
         self._requests += 1
         self._out.write(encode(record))
 
-    def _begin(self) -> None:
+    def _begin(self, scheduling: str) -> None:
         options = self._options
         self._out.write(
             encode(
@@ -88,6 +88,7 @@ class Probe:
                     "duration": options.duration_sec,
                     "timeout": self._timeout,
                     "value_bytes": options.value_bytes,
+                    "scheduling": scheduling,
                     "cpu_seconds": _cpu_seconds(),
                     "targets": [t.as_json() for t in options.targets],
                 }
