@@ -126,11 +126,15 @@ def _make_network(report: Report, lab: Lab) -> None:
         return
     if done.returncode == 0:
         raise Problem(f"the lab's network has the range {done.stdout.strip()}, not {lab.subnet}", "bin/lab down, then bin/lab")
-    report.command(
-        ["docker", "network", "create", "--label", LABEL, "--subnet", lab.subnet, NETWORK],
-        cause=f"the address range {lab.subnet} is taken on this machine",
-        cure="choose another for the lab: export HOLDFAST_LAB_PREFIX=172.30.99, then run the same command again",
-    )
+    try:
+        report.command(
+            ["docker", "network", "create", "--label", LABEL, "--subnet", lab.subnet, NETWORK],
+            cause=f"the address range {lab.subnet} is taken on this machine",
+            cure="choose another for the lab: sudo HOLDFAST_LAB_PREFIX=172.30.99 bin/lab",
+        )
+    except Problem:
+        (paths.STATE / "address_prefix").unlink(missing_ok=True)  # kept, it would win over the one that the cure names
+        raise
 
 
 def _make_host(report: Report, host: Host, image: str) -> bool:

@@ -115,6 +115,17 @@ def test_address_prefix_is_chosen_once(state, monkeypatch):
     assert hosts.address_prefix() == "172.30.99"
 
 
+def test_address_prefix_that_is_taken_gives_way_to_another(state, monkeypatch):
+    monkeypatch.setattr(hosts, "docker", lambda *_: subprocess.CompletedProcess([], 1, "", ""))
+    monkeypatch.setattr(report.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", "Pool overlaps"))
+    monkeypatch.delenv("HOLDFAST_LAB_PREFIX", raising=False)
+    lab = hosts.Lab(f"{hosts.address_prefix()}.0/24", "admin", [])
+    with pytest.raises(report.Problem, match="taken"):
+        hosts._make_network(report.Report("try", 1, state / "log"), lab)
+    monkeypatch.setenv("HOLDFAST_LAB_PREFIX", "172.30.99")
+    assert hosts.address_prefix() == "172.30.99"
+
+
 PLAYBOOK_OUTPUT = """
 PLAY [Every host answers] ******
 TASK [Read the host's facts] *****
