@@ -1,7 +1,6 @@
 """A primary name server that others run, a real BIND on loopback, and what anybody sees of it."""
 
 import base64
-import importlib.util
 import socket
 import subprocess
 import time
@@ -10,14 +9,10 @@ from pathlib import Path
 import dns.exception
 import dns.message
 import dns.query
+from role_modules import load
 from runs import ROOT
 
-SPEC = importlib.util.spec_from_file_location("dns_failover_update", ROOT / "roles/dns_failover/library/dns_failover_update.py")
-assert SPEC
-assert SPEC.loader
-MODULE = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(MODULE)
-
+MODULE = load("dns_failover", "dns_failover_update")
 MOVER, OTHER = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 ADDRESSES = {"east": ["192.0.2.11", "192.0.2.12", "2001:db8::11"], "west": ["198.51.100.11"], "north": ["203.0.113.11"]}
 CONF = """

@@ -1,19 +1,15 @@
 """Moving the public names is one step: all of it is served, or what was before. Against a stand-in; molecule has the real gdnsd."""
 
 import fcntl
-import importlib.util
 import json
 import os
 import threading
 from pathlib import Path
 
 import pytest
+from role_modules import load
 
-SPEC = importlib.util.spec_from_file_location("serve", Path(__file__).parents[2] / "roles/dns_failover/library/dns_failover_serve.py")
-assert SPEC
-assert SPEC.loader
-MODULE = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(MODULE)
+MODULE = load("dns_failover", "dns_failover_serve")
 
 CHECK = '#!/bin/sh\n! grep -rq BAD "$2"\n'
 CONTROL = '#!/bin/sh\nfor last; do :; done; echo "$last" >> "$CALLED"; ! [ -e "$CALLED.fails" ]\n'

@@ -178,14 +178,6 @@ def test_which_region_serves() -> None:
         assert not filters.restore_region_serves(STATUS | {"nodes": {name: node(state, role, region) for name in NODES}})
 
 
-def test_under_which_epoch_the_region_serves() -> None:
-    """Not under that of a fence, of its own or of the other region."""
-    fenced = {"a": node("fenced", region="west", epoch=9)}
-    assert filters.restore_region_epoch(status(5, "member", "promoted", "fenced", peers=fenced)) == 5
-    assert filters.restore_region_epoch(STATUS | {"nodes": NODES | {"b": node("fenced", epoch=8), "c": {"reachable": False}}}) == 5
-    assert filters.restore_region_epoch(FENCED) == 0
-
-
 def test_the_standby_region_has_followed_when_every_copy_shows_the_new_epoch() -> None:
     copies = {name: node("promoted", "replica", epoch=7, link="up") for name in NODES}
     assert filters.restore_region_followed({"peers": copies}, 7, ["a", "b", "c"])

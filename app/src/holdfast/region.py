@@ -145,6 +145,12 @@ def majority(count: int) -> int:
     return count // 2 + 1
 
 
+def serving_epoch(own: Statuses, region: str) -> int:
+    """The highest region epoch at which a node of ``region`` votes; 0 if none does. Its fence may be higher."""
+    held = [s.original(region, n) for n, s in own.items()]
+    return max((g.region_epoch for g in held if g is not None and g.state in VOTING), default=0)
+
+
 def superseded_by(peers: Statuses, region: str) -> tuple[int, str]:
     """(the highest epoch at which a node of the other region votes, which); (0, "") if none does.
 

@@ -28,6 +28,7 @@ from .region import (
     fenced_at,
     left_below,
     majority,
+    serving_epoch,
     superseded_by,
     to_fence,
     to_unfence,
@@ -89,13 +90,15 @@ class RegionCommand:
         return own.wait(), peers.wait()
 
     def _status(self, _arguments: Namespace) -> int:
+        """``epoch``: the highest that any node shows, be it a fence's; ``serving_epoch``: that of our voters."""
         own, peers = self._look()
         epochs = [s.guard.region_epoch for s in (*own.values(), *peers.values()) if s.guard is not None]
         if peers:
             seen, unchanged, foreign = remembered(self._port)
             epochs.append(foreign)
             own = {n: with_last_heartbeat(s, seen.get(n), unchanged.get(n)) for n, s in own.items()}
-        shown = {"region": self._region, "epoch": max(epochs, default=0)}
+        shown: dict[str, Any] = {"region": self._region, "epoch": max(epochs, default=0)}
+        shown |= {"serving_epoch": serving_epoch(own, self._region)}
         shown |= {"nodes": {n: _shown(s) for n, s in own.items()}, "peers": {n: _shown(s) for n, s in peers.items()}}
         return self._end(Exit.OK, shown)
 

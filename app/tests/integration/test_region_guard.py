@@ -42,6 +42,8 @@ def test_a_standby_starts_waits_and_notices_its_promotion(regions: Regions) -> N
     assert beats.metric(lag) != beats.metric(lag), "NaN: it is no replica"
     code, told, _words = regions.east.region("status")
     assert code == 0
+    assert (told["epoch"], told["serving_epoch"]) == (1, 0)
+    assert regions.west.region("status")[1]["serving_epoch"] == 1
     node = told["nodes"]["db_g2"]
     assert (node["role"], node["link"], node["state"], node["region"]) == ("replica", "up", "member", "west")
     assert node["lag_seconds"] < 5

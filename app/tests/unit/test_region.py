@@ -14,6 +14,7 @@ from holdfast.region import (
     left_below,
     may_confirm,
     served_by,
+    serving_epoch,
     superseded_by,
     to_close,
     to_fence,
@@ -69,6 +70,24 @@ def test_what_served_and_was_fenced_supersedes_a_region_that_serves() -> None:
         {},
     ):
         assert served_by(harmless, "west") == (0, "")
+
+
+def test_under_which_epoch_a_region_serves() -> None:
+    """Not under that of a fence, of another region, of a copy, or of a node that does not vote."""
+    assert serving_epoch(WEST, "west") == 1
+    assert serving_epoch(at(5) | {"b": primary("b", epoch=5, state=PROMOTED), "c": AWAY}, "west") == 5
+    assert serving_epoch(at(5) | {"b": primary("b", epoch=6)}, "west") == 6, "until all nodes have followed"
+    for above in (
+        primary("b", epoch=8, state=FENCED, fenced_from=MEMBER, fenced_epoch=5),
+        primary("b", epoch=8, state=RECOVERING),
+        primary("b", "east", 8),
+        primary("a", epoch=8),
+        copy("b", epoch=8),
+    ):
+        assert serving_epoch(at(5) | {"b": above}, "west") == 5
+    for nobody in (fenced(), EAST, dict.fromkeys(NAMES, AWAY), {n: Status(True) for n in NAMES}, {}):
+        assert serving_epoch(nobody, "west") == 0
+    assert serving_epoch(LOOSE, "east") == 0
 
 
 def waits(*names: str) -> dict[str, Status]:

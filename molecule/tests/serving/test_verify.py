@@ -16,7 +16,6 @@ KNOWN = {
     "Backups are made and recent",
     "A restore was proven within a week",
     "Health is watched from outside",
-    "Runbooks for common incidents are there",
     "LOG_LEVEL is WARNING or ERROR",
     "The kernel records changes of rights and settings",
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dns_failover_moves import Held, Refused, Taken, next_held
 
 DOCUMENTATION = """
 module: dns_failover_serve
@@ -53,56 +54,10 @@ taken_epoch: {type: int, returned: "when the epoch was refused", description: Th
 GDNSD = Path("/etc/gdnsd")
 HELD = Path("/etc/holdfast/dns_failover")
 RUNNING, AT_ITS_GATE = ("active", "reloading"), "activating"
+SPLIT = f"where the other one is held write it into {HELD}/state.json, then run playbooks/names.yml with --limit for it."
 
 
-class Refused(Exception):
-    """Nothing was changed, or all of it was put back. The text is cause and cure."""
-
-
-class Taken(Refused):
-    """The epoch is not above ``held``, which is another move's: only an operator can say that the names shall move all the same."""
-
-    def __init__(self, text: str, held: int) -> None:
-        super().__init__(text)
-        self.held = held
-
-
-def keep(held: tuple[str, int] | None, begin: tuple[str, int], known: tuple[str, int] | None) -> tuple[str, int]:
-    """What to serve when nobody asks for a move: a server that was away during one, or is new, takes over what another one knows."""
-    if known is None:
-        return held or begin
-    if held is None or held[1] < known[1]:
-        return known
-    if held[1] == known[1] and held[0] != known[0]:
-        raise Refused(
-            f"This server holds region {held[0]} and another name server region {known[0]}, both under epoch {held[1]}. Find out which "
-            f"region serves; where the other one is held write it into {HELD}/state.json, then run playbooks/names.yml with --limit for it."
-        )
-    return held
-
-
-def decide(held: tuple[str, int] | None, region: str, epoch: int) -> tuple[str, int]:
-    """What to move to. A region is left only for a higher epoch, so that of two operators one is told."""
-    if held is None:
-        raise Refused("This server holds no region yet. Run playbooks/names.yml first.")
-    if held == (region, epoch):
-        return held
-    if epoch < held[1]:
-        raise Taken(
-            f"Epoch {epoch} is below {held[1]}, which this server holds for region {held[0]}: somebody moved the names since. "
-            f"Look what happened; to move them again use dns_failover_epoch {held[1] + 1} or higher.",
-            held[1],
-        )
-    if epoch == held[1]:
-        raise Taken(
-            f"Epoch {epoch} is taken: this server holds it for region {held[0]}. Somebody else moved the names at the same time. "
-            f"Agree which region is meant, then use dns_failover_epoch {held[1] + 1} or higher.",
-            held[1],
-        )
-    return region, epoch
-
-
-def read_held(path: Path) -> tuple[str, int] | None:
+def read_held(path: Path) -> Held | None:
     try:
         held = json.loads(path.read_text())
         return str(held["region"]), int(held["epoch"])
@@ -205,9 +160,7 @@ def check(domain: str, config: str, zone: str) -> None:
 
 def serve(given: dict[str, Any], check_mode: bool, unit: Callable[[], str] = unit_state) -> dict[str, Any]:
     """Raises Refused, OSError."""
-    held, region, epoch = read_held(HELD / "state.json"), given["region"], given["epoch"]
-    known = (given["known_region"], given["known_epoch"]) if given["known_region"] else None
-    region, epoch = decide(held, region, epoch) if given["moves"] else keep(held, (region, epoch), known)
+    region, epoch = next_held(read_held(HELD / "state.json"), given, "this server", SPLIT)
     zone = given["zone"].replace("@region@", region).replace("@epoch@", str(epoch))
     config_file, zone_file, state_file = GDNSD / "config", GDNSD / "zones" / given["domain"], HELD / "state.json"
     state = json.dumps({"region": region, "epoch": epoch}) + "\n"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.dns_failover_moves import Held, Refused, Taken, next_held
 
 try:
     import dns.exception
@@ -74,55 +75,12 @@ SECONDS, TRIES = 5.0, 4
 FACES, TYPES = ("cp", "ap"), ("A", "AAAA")
 #: What a face may not have beside its addresses, and they themselves; with a record of each kind that no face has.
 NEVER = {"CNAME": "nobody.invalid.", "A": "0.0.0.0", "AAAA": "::"}
-Held = tuple[str, int]
+SPLIT = "put that one into the TXT record of epoch on the primary by hand, then run playbooks/names.yml."
 Records = dict[str, dict[str, tuple[int, list[str]]]]
-
-
-class Refused(Exception):
-    """Nothing was changed. The text is cause and cure."""
 
 
 class Lost(Exception):
     """No answer came, so nobody knows what became of what was asked."""
-
-
-class Taken(Refused):
-    """The epoch is not above ``held``, which is another move's: only an operator can say that the names shall move all the same."""
-
-    def __init__(self, text: str, held: int) -> None:
-        super().__init__(text)
-        self.held = held
-
-
-def keep(held: Held | None, begin: Held, known: Held | None) -> Held:
-    """What to answer when nobody asks for a move."""
-    if known is None or (held is not None and held[1] > known[1]):
-        return held or begin
-    if held is not None and held[1] == known[1] and held[0] != known[0]:
-        raise Refused(
-            f"The primary holds region {held[0]} and another name server answers region {known[0]}, both under epoch {held[1]}. Find out "
-            "which region serves, and put that one into the TXT record of epoch on the primary by hand; then run playbooks/names.yml."
-        )
-    return known
-
-
-def decide(held: Held | None, region: str, epoch: int) -> Held:
-    """What to move to. A region is left only for a higher epoch, so that of two operators one is told."""
-    if held is None:
-        raise Refused("The primary holds no region yet. Run playbooks/names.yml first.")
-    if held == (region, epoch) or epoch > held[1]:
-        return region, epoch
-    if epoch < held[1]:
-        raise Taken(
-            f"Epoch {epoch} is below {held[1]}, which the primary holds for region {held[0]}: somebody moved the names since. "
-            f"Look what happened; to move them again use dns_failover_epoch {held[1] + 1} or higher.",
-            held[1],
-        )
-    raise Taken(
-        f"Epoch {epoch} is taken: the primary holds it for region {held[0]}. Somebody else moved the names at the same time. "
-        f"Agree which region is meant, then use dns_failover_epoch {held[1] + 1} or higher.",
-        held[1],
-    )
 
 
 class Primary:
@@ -243,14 +201,13 @@ class Primary:
 
 def apply(primary: Primary, given: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Raises Refused. What became of an update whose answer was lost is found out by reading again."""
-    known = (given["known_region"], given["known_epoch"]) if given["known_region"] else None
-    begin, unsure, lost = (given["region"], given["epoch"]), False, ""
+    unsure, lost = False, ""
     for number in range(TRIES):
         time.sleep(0.3 * number)
         sends = False
         try:
             held, before = primary.held(), primary.records()
-            new = decide(held, *begin) if given["moves"] else keep(held, begin, known)
+            new = next_held(held, given, "the primary", SPLIT)
             addresses = given["addresses"].get(new[0], [])
             if not addresses:
                 raise Refused(

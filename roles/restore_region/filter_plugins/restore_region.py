@@ -44,11 +44,6 @@ def restore_region_serves(status: dict[str, Any]) -> bool:
     return sum(node.get("state") in VOTING for node in _own(status)) > len(status["nodes"]) // 2
 
 
-def restore_region_epoch(status: dict[str, Any]) -> int:
-    """The epoch under which the region that gave ``status`` serves; its "epoch" is the highest that any node shows, also a fenced one."""
-    return max((int(node["region_epoch"]) for node in _own(status) if node.get("state") in VOTING), default=0)
-
-
 def _is_adopted(node: dict[str, Any], adopt: int) -> bool:
     """A fence that was taken back may have had that epoch as well: only ``history`` says that the data is the restored one."""
     return node["state"] in VOTING and int(node["region_epoch"]) == node.get("history") == adopt
@@ -273,7 +268,6 @@ class FilterModule:
         return {
             "restore_region_unfinished": restore_region_unfinished,
             "restore_region_serves": restore_region_serves,
-            "restore_region_epoch": restore_region_epoch,
             "restore_region_plan": restore_region_plan,
             "restore_region_preview": restore_region_preview,
             "restore_region_examples": restore_region_examples,

@@ -1,10 +1,12 @@
 """Filters of the checklist: many hosts' items become one verdict each, and the verdicts a table."""
 
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 
 SECTIONS = ("Security", "Configuration", "Monitoring", "Data persistence", "High availability")
+INCIDENT = re.compile(r"^\| (.+?) \| `(\w+\.yml)`", re.MULTILINE)
 
 
 def verdicts(looks: list[dict], *more: dict) -> list[dict]:
@@ -96,6 +98,25 @@ def drill_item(evidence: str, now: float, days: int = 90) -> dict:
     }
 
 
+def runbooks_item(directory: str, taken: dict) -> dict:
+    """An item from the incidents in the directory's README.md, a row of a table each, and from what --syntax-check of all runbooks said."""
+    readme = Path(directory) / "README.md"
+    incidents = INCIDENT.findall(readme.read_text()) if readme.is_file() else []
+    there = {path.name for path in Path(directory).glob("*.yml")}
+    wrong = [] if incidents else [f"{readme} names no incident"]
+    wrong += [f"{runbook} is not there, for: {incident}" for incident, runbook in incidents if runbook not in there]
+    wrong += [f"{runbook} is for no incident of {readme}" for runbook in sorted(there - {runbook for _, runbook in incidents})]
+    if taken.get("rc") != 0:
+        why = (taken.get("stderr") or taken.get("msg") or "").rpartition("[ERROR]: ")[2]
+        wrong.append(f"Ansible does not take them: {' '.join(why.split())}")
+    return {
+        "section": "High availability",
+        "item": "Runbooks for common incidents are there",
+        "passed": not wrong,
+        "evidence": "; ".join(wrong or [f"{runbook}: {incident}" for incident, runbook in incidents]),
+    }
+
+
 class FilterModule:
     """Ansible's way to find the filters."""
 
@@ -106,4 +127,5 @@ class FilterModule:
             "host_look": host_look,
             "image_item": image_item,
             "drill_item": drill_item,
+            "runbooks_item": runbooks_item,
         }
