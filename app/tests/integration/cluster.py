@@ -293,7 +293,7 @@ class Cluster:
         (secrets / "secret_key").write_text(SECRET_KEY + "\n")
         (secrets / "redis_password").write_text(PASSWORD + "\n")
         roles = {"reader": "read", "writer": "write", "boss": "admin", "slow": "write"}
-        rates = {"boss": "unlimited", "slow": "3 per minute"}
+        rates = {"boss": "unlimited", "slow": "3 per day"}
         (secrets / "api_tokens").write_text(
             json.dumps(
                 [
