@@ -101,7 +101,8 @@ def test_an_honest_server_is_found_honest(serve: Callable[..., FakeService], out
     assert verify(out)["lost"] == 0
     cp = report(out)["modes"]["cp"]
     assert cp["violations"] == 0
-    assert cp["reads"]["checked"] > 0.8 * cp["operations"]["read"]["outcomes"]["ok"] > 40
+    answered = sum(of["outcomes"].get("ok", 0) for op, of in cp["operations"].items() if op != "write")
+    assert cp["reads"]["checked"] > 0.8 * answered > 40
     assert cp["operations"]["write"]["outcomes"].keys() <= {"ok", "unsent"}
 
 
