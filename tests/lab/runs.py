@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import select
+import signal
 import socket
 import subprocess
 import time
@@ -113,19 +114,24 @@ class Runs:
             os.chdir(ROOT)
             command = self.command(confirm="")
             os.execve(command[0], command, self.environment())
-        said, answered = b"", False
+        said, pauses = b"", [0.5, *[10.0] * 12]
         with contextlib.suppress(OSError):  # the terminal is gone when the process is
-            while select.select([terminal], [], [], 120)[0] and (more := os.read(terminal, 4096)):
-                said += more
-                if b"To go on, type east" in said and not answered:
-                    time.sleep(0.5)
+            while True:
+                asked = b"To go on, type east" in said
+                if select.select([terminal], [], [], pauses[0] if asked else 120)[0]:
+                    if not (more := os.read(terminal, 4096)):
+                        break
+                    said += more
+                elif asked and len(pauses) > 1:  # again when nothing happens: what is typed before Ansible listens is lost
                     os.write(terminal, typed.encode() + b"\r")
-                    answered = True
+                    del pauses[0]
+                else:
+                    os.kill(process, signal.SIGKILL)
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), said.decode()
 
     def run(self, *arguments: str, **options: str) -> tuple[int, str]:
         process = self.start(*arguments, **options)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
         return process.returncode, said
 
     def records(self) -> list[dict]:
@@ -143,7 +149,7 @@ class Runs:
         path.write_text(json.dumps(held | lock))
 
     def until_it_waits(self, process) -> None:
-        for _ in range(300):
+        for _ in range(1200):
             if (self.place / "waiting").exists():
                 return
             assert process.poll() is None, process.communicate()[0]

@@ -62,7 +62,7 @@ def other(tmp_path, monkeypatch):
     state.write_text('{"region": "east", "epoch": 3}')
     monkeypatch.setattr(MODULE, "STATE", state)
     monkeypatch.setattr(MODULE, "PORT", made.port)
-    monkeypatch.setattr(MODULE, "PATIENCE_SEC", 0.3)
+    monkeypatch.setattr(MODULE, "PATIENCE_SEC", 10)
     monkeypatch.setattr(MODULE.time, "sleep", lambda _: None)
     yield made
     made.close()
@@ -90,6 +90,7 @@ def test_who_does_not_answer_forbids_nothing(other):
 
 
 def test_one_that_accepts_and_says_nothing_forbids_nothing(other, monkeypatch):
+    monkeypatch.setattr(MODULE, "PATIENCE_SEC", 0.3)
     with socket.create_server((HERE, 0)) as silent:
         monkeypatch.setattr(MODULE, "PORT", silent.getsockname()[1])
         assert may_start(HERE)

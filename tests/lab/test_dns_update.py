@@ -84,7 +84,7 @@ def two_movers(server, monkeypatch, *moves, **options):
         found = read(self)
         if not getattr(self, "has_met", False):
             self.has_met = True
-            met.wait(timeout=20)
+            met.wait(timeout=60)
         return found
 
     monkeypatch.setattr(MODULE.Primary, "records", records)
@@ -205,5 +205,5 @@ def test_a_forged_answer_does_not_count(named, monkeypatch):
 
 def test_a_server_that_has_not_fetched_the_zone_is_named(named):
     named.apply("west", 2)
-    assert MODULE.behind(["127.0.0.1", "127.0.0.9"], named.port, "kv.example", ("west", 2), 0.5) == ["127.0.0.9"]
+    assert MODULE.behind(["127.0.0.1", "127.0.0.9"], named.port, "kv.example", ("west", 2), 2) == ["127.0.0.9"]
     assert MODULE.behind(["127.0.0.1"], named.port, "kv.example", ("west", 3), 0.5) == ["127.0.0.1"]

@@ -81,7 +81,9 @@ class Edge:
             writer.close()
 
 
-def with_edge(certificate: Path, scenario, host: str = "edge", trusted: bool = True) -> None:
+def with_edge(certificate: Path, scenario, host: str = "edge", trusted: bool = True, seconds: float = 30) -> None:
+    """``seconds``: how long an answer is waited for."""
+
     async def run() -> None:
         edge = Edge()
         served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -89,7 +91,7 @@ def with_edge(certificate: Path, scenario, host: str = "edge", trusted: bool = T
         server = await asyncio.start_server(edge.serve, "127.0.0.1", 0, ssl=served)
         tls = ssl.create_default_context(cafile=f"{certificate}.crt" if trusted else None)
         port = server.sockets[0].getsockname()[1]
-        target = MODULE.Target({"address": "127.0.0.1", "zone": "a", "host": host}, port, 0.5, tls)
+        target = MODULE.Target({"address": "127.0.0.1", "zone": "a", "host": host}, port, seconds, tls)
         await scenario(edge, target, server)
         target.close()
         server.close()
@@ -137,9 +139,10 @@ def test_no_answer_and_rubbish_are_not_alive(certificate, answer):
         edge.answer = answer
         assert await target.check() != ""
         edge.answer = edge.of("a")
+        target._timeout = 30
         assert await target.check() == "", "and it is seen when it is well again"
 
-    with_edge(certificate, scenario)
+    with_edge(certificate, scenario, seconds=30 if answer else 0.5)
 
 
 def test_an_edge_that_is_gone_is_not_alive(certificate):

@@ -16,7 +16,7 @@ def runs(tmp_path: Path) -> Runs:
 
 def test_a_run_that_passes_leaves_its_record_and_no_lock(runs):
     secrets = {"api_token": "hunter2", "note": {"deep_secret": "hunter2"}, "prefix": "cart:", "key": "cart:17", "again": "cart:17"}
-    code, said = runs.run("-e", json.dumps({"zone": "a"} | secrets))
+    code, said = runs.run("-e", json.dumps({"zone": "a"} | secrets), "-e", "ticks=30")  # more than any other task takes
     assert code == 0, said
     [record] = runs.records()
     assert f"{runs.place}/evidence/" in said and "(verdict: passed)" in said
@@ -37,8 +37,8 @@ def test_a_run_that_passes_leaves_its_record_and_no_lock(runs):
         (8, "Close", "ok"),
     ]
     switch = record["phases"][2]
-    assert switch["slowest"][0]["task"] == "Wait for the switch" and 0.5 <= switch["slowest"][0]["seconds"] <= switch["seconds"]
-    assert 0 <= switch["ansible_seconds"] <= switch["seconds"] - 0.5 and switch["tasks"] == 3
+    assert switch["slowest"][0]["task"] == "Wait for the switch" and 3 <= switch["slowest"][0]["seconds"] <= switch["seconds"]
+    assert 0 <= switch["ansible_seconds"] <= switch["seconds"] - 3 and switch["tasks"] == 3
     assert record["started"] <= switch["started"] < switch["ended"] <= record["ended"]
     assert not runs.lock("one") and not runs.lock("two")
 
@@ -66,7 +66,7 @@ def test_an_interrupted_run_leaves_record_and_lock_and_may_be_started_again(runs
     runs.until_it_waits(process)
     assert runs.records()[0]["verdict"] == "interrupted" and runs.records()[0]["ended"] is None
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=120)
     (runs.place / "waiting").unlink()
     assert process.returncode != 0 and "start the same runbook again" in said
     [record] = runs.records()
@@ -83,7 +83,7 @@ def test_a_killed_run_has_a_record_that_says_so(runs):
     process = runs.start("-e", "ticks=900")
     runs.until_it_waits(process)
     process.kill()
-    process.wait(timeout=20)
+    process.wait(timeout=60)
     (runs.place / "go").touch()
     assert runs.records()[0]["verdict"] == "interrupted"
 

@@ -32,7 +32,7 @@ def node(place: Path, *options: str) -> tuple[subprocess.Popen[bytes], redis.Red
     command = [server, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(place), "--save", "", *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     client = redis.Redis(port=port)
-    for _ in range(200):
+    for _ in range(1200):
         try:
             client.ping()
             return process, client

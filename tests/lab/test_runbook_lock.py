@@ -19,9 +19,9 @@ def lock_module():
 @pytest.mark.parametrize(
     ("age", "held", "wanted", "taken"),
     [
-        (61, {}, {}, True),  # silent for longer than stale_seconds
-        (59, {}, {}, False),
-        (61, {}, {"stale_seconds": 0}, False),
+        (65, {}, {}, True),  # silent for longer than stale_seconds
+        (40, {}, {}, False),
+        (65, {}, {"stale_seconds": 0}, False),
         (30, {}, {"take_over": "bert@elsewhere"}, True),
         (30, {}, {"take_over": "carl@elsewhere"}, False),
         (30, {}, {"over": "earlier"}, True),  # the role says so of the operator's own dead run
@@ -30,11 +30,11 @@ def lock_module():
     ],
 )
 def test_who_may_take_the_lock(tmp_path, age, held, wanted, taken):
-    path = tmp_path / "runbook.lock"
+    path, module = tmp_path / "runbook.lock", lock_module()
     there = {"holder": "bert@elsewhere", "runbook": "move", "run": "earlier", "pid": 1, "since": "then", "heartbeat": time.time() - age}
     path.write_text(json.dumps(there | held))
     asked = {"path": str(path), "state": "taken", "run": "mine", "runbook": "move", "holder": OPERATOR, "pid": 2}
-    result = lock_module().act({**asked, "stale_seconds": 60, "take_over": "", "over": "", **wanted}, False)
+    result = module.act({**asked, "stale_seconds": 60, "take_over": "", "over": "", **wanted}, False)
     assert result["taken"] is taken and result["lock"]["holder"] == (OPERATOR if taken else "bert@elsewhere")
     assert json.loads(path.read_text())["run"] == ("mine" if taken else (there | held)["run"])
     assert result["taken_over"].get("run") == ("earlier" if taken and not held else None)

@@ -55,7 +55,7 @@ class Server(abc.ABC):
     def _run(self, command: list[str], **identity: Any) -> None:
         with (self.place / "log").open("a") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **identity)
-        end = time.monotonic() + 15
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             assert self._process.poll() is None, (self.place / "log").read_text()
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
@@ -66,7 +66,7 @@ class Server(abc.ABC):
     def stop(self) -> None:
         if self._process:
             self._process.send_signal(signal.SIGTERM)
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
     @contextlib.contextmanager

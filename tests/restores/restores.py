@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "app/tests/integration"), str(ROOT / "tests/repositories")]
 
 from backups import Backups, moment, next_second  # noqa: E402
-from cluster import PASSWORD, TOKENS, App, Cluster, Node, wait_for  # noqa: E402
+from cluster import COMMAND_TIMEOUT_SEC, PASSWORD, TOKENS, App, Cluster, Node, wait_for  # noqa: E402
 from far import PASSWORD as RIGHT  # noqa: E402
 from far import Host  # noqa: E402
 from servers import KINDS, S3, Sshd, served  # noqa: E402
@@ -105,7 +105,7 @@ class Restores:
         (self.place / "docker").write_text(DOCKER)
         (self.place / "docker").chmod(0o755)
         told = {"node": "db_g1", "image": "holdfast@sha256:0", "data": str(self.data), "port": self.node.port, "password": PASSWORD}
-        told |= {"env": cluster.env("cp"), "src": str(ROOT / "app/src"), "python": sys.executable}
+        told |= {"env": cluster.env("cp", NETWORK_TIMEOUT_SEC=COMMAND_TIMEOUT_SEC), "src": str(ROOT / "app/src"), "python": sys.executable}
         told |= {"guard": str(ROOT / "roles/redis_node/files/image/redis-node")}
         (self.place / "told.json").write_text(json.dumps(told))
         lines = (self.node.directory / "redis.conf").read_text().splitlines()
@@ -170,7 +170,7 @@ class Restores:
             "restore_image": "holdfast@sha256:0",
             "restore_data_directory": str(self.data),
             "restore_store_directory": str(self.store),
-            "restore_start_timeout_seconds": 20,
+            "restore_start_timeout_seconds": 60,
             "__restore_log": str(self.cluster.root / "repair.log"),
             "ansible_python_interpreter": sys.executable,
             **variables,

@@ -52,7 +52,7 @@ def two_writes(east: RestoredRegion, first: str, second: str) -> str:
 
 def holds(east: RestoredRegion, value: str) -> None:
     for app in (east.cp, east.ap):
-        wait_for("serves", lambda app=app: app.ready() and app.read("k").status == 200, 20)
+        wait_for("serves", lambda app=app: app.ready() and app.read("k").status == 200)
         assert app.read("k").json["value"] == value
 
 
@@ -172,7 +172,7 @@ def test_an_adoption_that_left_a_node_out_is_gone_on_with(east: RestoredRegion) 
     assert code == 0, said
     assert "nothing is exchanged any more, and the run is ended" in said, said
     holds(east, "before")
-    wait_for("settled", lambda: east.region.states() == ["member"] * 3, 20)
+    wait_for("settled", lambda: east.region.states() == ["member"] * 3)
 
 
 @pytest.mark.long

@@ -36,13 +36,18 @@ def shown(last: Reading, at_ms: float) -> int:
     return math.ceil(at_ms + last.ahead_ms + last.round_trip_ms / 2)
 
 
+def says_enough(last: Reading, drift_ms: int) -> bool:
+    """Readings that took longer than a quarter of the drift do not."""
+    return last.round_trip_ms <= max(drift_ms / 4, 1)
+
+
 def offset(node: str, readings: Mapping[str, Reading], drift_ms: int) -> float | None:
     """How far ``node`` is ahead of the majority of the others in ms; None: cannot be judged.
 
-    Readings that took longer than a quarter of the drift say too little and do not count. The others agree when more
-    than half of those read, and at least two, lie within half the drift of their median.
+    Readings that say too little do not count. The others agree when more than half of those read, and at least two, lie
+    within half the drift of their median.
     """
-    usable = {n: r for n, r in readings.items() if r.round_trip_ms <= max(drift_ms / 4, 1)}
+    usable = {n: r for n, r in readings.items() if says_enough(r, drift_ms)}
     if node not in usable:
         return None
     others = [r.ahead_ms for n, r in usable.items() if n != node]

@@ -78,7 +78,7 @@ class Backups:
             stdout=subprocess.PIPE,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
         assert done.returncode != 1, done.stdout
         return Ran(done.returncode, [json.loads(line) for line in done.stdout.splitlines()])
@@ -110,7 +110,7 @@ class Backups:
             yield
         finally:
             process.terminate()
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
 
 
 def moment(to: float | str) -> str:
@@ -182,4 +182,4 @@ class Load:
             rewrite(client)
             self.rewrites += 1
             # Redis lets a file live for two rewrites: time enough for the watch also on a machine that is busy.
-            self._over.wait(0.3)
+            self._over.wait(0.5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import ssl
 import threading
@@ -22,9 +21,9 @@ class FakeService:
         self.extra: dict[str, Any] = {}
         self.refuse: tuple[int, bytes] | None = None
         self.hang = False
-        self.writes = itertools.count(1)
+        self.written = 0
         self.requests = 0
-        self.connections = 0
+        self.connections = self.most_connections = 0
         self.authorization = ""
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -32,7 +31,7 @@ class FakeService:
         self._where = (host, port, tls)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        assert self._ready.wait(5)
+        assert self._ready.wait(30)
 
     @property
     def url(self) -> str:
@@ -59,6 +58,7 @@ class FakeService:
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._clients.add(writer)
+        self.most_connections = max(self.most_connections, len(self._clients))
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -83,7 +83,7 @@ class FakeService:
             return self.refuse
         key = path.split("/", 2)[2]
         if method == "POST":
-            number = next(self.writes)
+            self.written = number = self.written + 1
             version = f"{number:08d}"
             kept = self.misbehave(number, key, body)
             if kept is not None:

@@ -43,7 +43,7 @@ class Histories:
     def stop(self) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(15)
+            thread.join(60)
             assert not thread.is_alive(), "a client hangs"
 
     def problem(self) -> str | None:

@@ -25,7 +25,7 @@ class Restorable(Region):
     def moment_between(self) -> int:
         """Two seconds pass; what was acknowledged before is in a restore to the answer, what begins now is not."""
         moment = int(next_second()) + 1
-        time.sleep(moment + 1.05 - time.time())
+        time.sleep(max(0.0, moment + 1.05 - time.time()))
         return moment
 
     def collect(self, names: tuple[str, ...] = NAMES) -> None:

@@ -12,7 +12,9 @@ ZONES = ("db_g1", "db_g2", "db_g3")
 
 
 def start(cluster: Cluster, **extra: str) -> tuple[list[App], list[App]]:
-    return ([cluster.run("serve", "ap", z) for z in ZONES], [cluster.run("replicate", "ap", z, **extra) for z in ZONES])
+    """The instances have more patience than as shipped: a stall of the machine makes none write to another zone."""
+    apps = [cluster.run("serve", "ap", z, NETWORK_TIMEOUT_SEC="5") for z in ZONES]
+    return apps, [cluster.run("replicate", "ap", z, **extra) for z in ZONES]
 
 
 def contents(cluster: Cluster, node: str) -> dict[bytes, dict[bytes, bytes]]:
@@ -59,8 +61,8 @@ def test_reads_are_fresh_when_idle_and_unknown_is_not_zero(cluster: Cluster) -> 
     replicator = cluster.run("replicate", "ap")
     wait_for("known", lambda: app.read("k").json["staleness_ms"] is not None)
     time.sleep(1.5)
-    idle = app.read("k").json
-    assert idle["staleness_ms"] < 1500
+    # Longer ago than this nothing was written: an age of the value could only grow.
+    idle = wait_for("fresh while idle", lambda: (seen := app.read("k").json)["staleness_ms"] < 1500 and seen)
     assert idle["stale"] is False
     wait_for("metric", lambda: 0 <= app.metric('data_staleness_ms{node="db_g2"}') < 3000)
     replicator.process.kill()
@@ -79,8 +81,8 @@ def test_local_node_down_uses_another_zone_and_catches_up_afterwards(cluster: Cl
     assert apps[0].read("k").json["source"] != "db_g1"
     assert apps[0].ready()
     cluster.nodes["db_g1"].start()
-    wait_for("local again", lambda: apps[0].read("k").json.get("source") == "db_g1", 15)
-    wait_for("convergence", lambda: converged(cluster), 15)
+    wait_for("local again", lambda: apps[0].read("k").json.get("source") == "db_g1")
+    wait_for("convergence", lambda: converged(cluster))
 
 
 def test_all_nodes_down(cluster: Cluster) -> None:
@@ -133,8 +135,8 @@ def test_resumes_from_its_cursor_without_a_merge(cluster: Cluster) -> None:
         app.write(f"k{i}", str(i))
     second = cluster.run("replicate", "ap", "db_g2")
     wait_for("all there", lambda: len(contents(cluster, "db_g2")) == 30)
+    wait_for("counted", lambda: second.metric('ap_replication_applied_total{node="db_g1"}') == 30)
     assert second.metric('ap_full_merges_total{node="db_g1"}') == 0
-    assert second.metric('ap_replication_applied_total{node="db_g1"}') == 30
 
 
 def test_the_outbox_is_trimmed_behind_the_slowest_peer_and_capped(cluster: Cluster) -> None:
@@ -156,7 +158,7 @@ def test_the_outbox_is_capped_in_bytes_and_the_peer_merges(cluster: Cluster) -> 
     assert client.xlen("holdfast:outbox") > 0, "a cap, not a flush"
     behind = cluster.run("replicate", "ap", "db_g2")
     wait_for("the peer has it all", lambda: len(contents(cluster, "db_g2")) == 80)
-    assert behind.metric('ap_full_merges_total{node="db_g1"}') == 1
+    wait_for("by one merge", lambda: behind.metric('ap_full_merges_total{node="db_g1"}') == 1)
 
 
 def test_a_version_from_the_future_is_parked_and_applied_when_its_time_has_come(cluster: Cluster) -> None:
@@ -164,12 +166,12 @@ def test_a_version_from_the_future_is_parked_and_applied_when_its_time_has_come(
     replicator = cluster.run("replicate", "ap", "db_g2")
     wait_for("first merge", lambda: replicator.metric('ap_full_merges_total{node="db_g1"}') == 1)
     origin, reader = (cluster.nodes[n].client() for n in ("db_g1", "db_g2"))
-    ahead = int(time.time() * 1000) + 3500
+    ahead = int(time.time() * 1000) + 6000  # so long it must stay parked for a busy machine to see it
     origin.hset("holdfast:ap", "hlc", f"{ahead:012x}0000")
     app.write("future", "1")
     wait_for("parked", lambda: reader.hlen("holdfast:parked") == 1)
     assert contents(cluster, "db_g2") == {}
-    wait_for("applied", lambda: contents(cluster, "db_g2").get(b"ap:future", {}).get(b"v") == b"1", 10)
+    wait_for("applied", lambda: contents(cluster, "db_g2").get(b"ap:future", {}).get(b"v") == b"1")
     assert reader.hlen("holdfast:parked") == 0
 
 

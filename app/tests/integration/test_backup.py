@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 from backups import Backups, Load, keys_of, next_second, rewrite, write
+from cluster import wait_for
 from test_repair import repair
 
 from holdfast.backup.scratch_node import ScratchNode
@@ -28,10 +29,9 @@ def test_every_second_under_load_while_rewrites_loop(backups: Backups, tmp_path:
                 assert not done.has("BACKUP_DOUBT")
                 assert not done.has("BACKUP_LINE_BEGAN")
             time.sleep(0.7)
+            wait_for("enough of both", lambda: load.rewrites > 3 and len(load.written) > 500)
         assert backups.collect().code == 0
     assert first.code == 0
-    assert load.rewrites > 3
-    assert len(load.written) > 500
     for number in range(1, 4):
         to = started + number
         found = backups.keys_at(to, tmp_path / f"r{number}")

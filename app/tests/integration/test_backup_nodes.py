@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import time
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_bad_input_is_refused_before_anything_changes(
 
 
 def test_a_store_on_another_file_system_is_refused(backups: Backups) -> None:
-    other = Path("/dev/shm/holdfast-backup-test")
+    other = Path(f"/dev/shm/holdfast-backup-test-{os.getpid()}")
     assert other.parent.stat().st_dev != backups.data.stat().st_dev
     try:
         assert Backups(backups.cluster, other).collect().refused("not on the file system")
@@ -86,12 +87,12 @@ def test_a_follower_is_backed_up_but_not_while_its_file_lacks_its_new_history(tm
             write(client, number)
         assert follower.collect().code == 0
         client.config_set("repl-diskless-sync-delay", 0)
-        node.client().config_set("rdb-key-save-delay", 4000)  # its rewrite takes two seconds
+        node.client().config_set("rdb-key-save-delay", 8000)  # its rewrite takes four seconds
         node.client().replicaof("127.0.0.1", source.port)
         wait_for("it follows", lambda: node.client().info("replication")["master_link_status"] == "up")
         assert node.client().dbsize() >= 500
         assert follower.collect().refused("follows a new history")
-        wait_for("its file is whole", lambda: follower.collect().code == 0, 20, 0.2)
+        wait_for("its file is whole", lambda: follower.collect().code == 0, pause=0.2)
         assert len(follower.keys_at("newest", tmp_path / "r")) == 500
         listed = follower.run("list", "--store", follower.store)
         assert [e["keys"] >= 500 for e in listed.events if e["event"] == "BACKUP_SET"] == [False, True]

@@ -20,7 +20,9 @@ import pytest
 from cluster import TOKENS, App, Cluster, wait_for
 
 #: Seconds after which gunicorn's master kills a worker that gives no sign; 30 as shipped.
-MASTER_TIMEOUT = 2
+MASTER_TIMEOUT = 4
+#: Seconds that a request waits for room or for a node; more than a busy machine takes for one in thousands of reads.
+PATIENT = 2
 _SHORT = f"""
 import functools, os, sys
 from holdfast import output, server, settings
@@ -42,7 +44,7 @@ class Unread(App):
         self.errors, command = errors, [sys.executable, "-c", _SHORT, kind]
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=errors.open("wb"))
         self.lines: list[bytes] = []
-        wait_for("it is live", self._is_live, 15)
+        wait_for("it is live", self._is_live)
 
     def _is_live(self) -> bool:
         with contextlib.suppress(OSError):
@@ -62,12 +64,12 @@ class Unread(App):
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
 
 
 @pytest.fixture
 def app(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Unread]:
-    env = cluster.env("cp", RATE_LIMITS="unlimited", NETWORK_TIMEOUT_SEC="0.5")
+    env = cluster.env("cp", RATE_LIMITS="unlimited", NETWORK_TIMEOUT_SEC=str(PATIENT))
     made = Unread(env, request.param, cluster.root / "stderr")
     try:
         yield made
@@ -78,7 +80,7 @@ def app(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Unread]:
 def fill(app: App) -> int:
     """Read until an answer is another one than not_found, or none; how many were answered."""
     request = f"GET /read/none HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKENS['boss']}\r\n\r\n".encode()
-    with socket.create_connection(("127.0.0.1", app.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", app.port), timeout=3 * PATIENT) as connection:
         for answered in range(20_000):  # a pipe holds 64 KiB and the service 1 MiB; a line has about 250 bytes
             connection.sendall(request)
             try:
@@ -100,19 +102,24 @@ def test_nothing_is_begun_that_could_not_be_audited_and_nothing_is_lost(app: Unr
             keys = [f"w{len(replies) + i}" for i in range(8)]
             replies |= dict(zip(keys, pool.map(lambda k: app.write(k, "v").status, keys), strict=True))
     written = {k for k, status in replies.items() if status == 200}
+    unknown = {k for k, status in replies.items() if status == 504}
     assert len(written) > 100
     refused = app.write("refused", "v")
     assert (refused.status, refused.code, refused.headers["Retry-After"]) == (503, "unavailable", "1")
-    assert 0.4 < refused.seconds < 2, "it waited for room, no longer than for a node"
+    assert 0.9 * PATIENT < refused.seconds < 2.5 * PATIENT, "it waited for room, no longer than for a node"
     time.sleep(2 * MASTER_TIMEOUT + 1)
     assert app.workers() == workers, "nobody was killed"
     assert app.request("GET", "/health/live", token=None).status == 200
     health = app.request("GET", "/health", token=None)
     assert (health.status, health.json["reason"]) == (503, "log_blocked")
     assert app.metric("log_bytes_waiting") > 1_000_000
-    stored = {k.decode().removeprefix("cp:") for k in cluster.nodes["db_g1"].client().scan_iter("cp:*", count=1000)}
+    stored = {
+        key.decode().removeprefix("cp:")
+        for node in cluster.nodes.values()
+        for key in node.client().scan_iter("cp:*", count=1000)
+    }
     assert "refused" not in stored
-    assert stored == written, "what was not answered as written was not written"
+    assert stored - unknown == written, "what was not answered as written was not written"
 
     app.read_on()
     wait_for("ready", app.ready)
@@ -132,7 +139,7 @@ def test_nothing_is_begun_that_could_not_be_audited_and_nothing_is_lost(app: Unr
 def test_it_ends_in_time_and_says_what_is_lost(app: Unread) -> None:
     fill(app)
     app.process.terminate()
-    assert app.process.wait(timeout=12) == 0
+    assert app.process.wait(timeout=PATIENT + 10) == 0, "so long a container is given"
     lost = re.search(r"(\d+) audit and \d+ log lines lost", app.errors.read_text())
     assert lost is not None
     assert int(lost[1]) > 2000

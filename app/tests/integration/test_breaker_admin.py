@@ -33,7 +33,7 @@ def sent(cluster: Cluster, node: str) -> int:
 def test_forced_open_nothing_is_sent_and_it_ends_by_itself(cluster: Cluster) -> None:
     app = cluster.run("serve", "cp", RATE_LIMITS="unlimited")
     app.write("k", "1")
-    reply = force(app, "db_g3", "OPEN", 3)
+    reply = force(app, "db_g3", "OPEN", 6)
     assert reply.status == 200
     assert reply.json["forced"]["state"] == "OPEN"
     assert app.metric('circuit_breaker_state{node="db_g3"}') == 2
@@ -46,7 +46,7 @@ def test_forced_open_nothing_is_sent_and_it_ends_by_itself(cluster: Cluster) -> 
     view = shown(app, "db_g3")
     assert (view["state"], len(view["workers"])) == ("OPEN", 1)
     assert view["workers"][0]["state"] == "OPEN"
-    wait_for("released by itself", lambda: shown(app, "db_g3")["state"] == "CLOSED", 6)
+    wait_for("released by itself", lambda: shown(app, "db_g3")["state"] == "CLOSED")
     assert shown(app, "db_g3")["forced"] is None
     wait_for("asked again", lambda: app.write("k", "x").status == 200 and sent(cluster, "db_g3") > before)
     audit = wait_for("audit", lambda: len(told := [e for e in app.entries() if told_of(e)]) == 2 and told)
@@ -55,7 +55,7 @@ def test_forced_open_nothing_is_sent_and_it_ends_by_itself(cluster: Cluster) -> 
         "stream": "audit",
         "actor": "boss",
         "state": "OPEN",
-        "seconds": 3,
+        "seconds": 6,
         "node": "db_g3",
     }
 
@@ -79,16 +79,16 @@ def test_two_nodes_forced_open_are_no_quorum(cluster: Cluster) -> None:
 
 
 def test_forced_closed_goes_on_calling_a_failing_node(cluster: Cluster) -> None:
-    app = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC="0.3", CIRCUIT_BREAKER_THRESHOLD="3")
+    app = cluster.run("serve", "cp", CIRCUIT_BREAKER_THRESHOLD="3")
     cluster.nodes["db_g3"].signal(signal.SIGSTOP)
     for i in range(8):
         app.write("k", str(i))
-    wait_for("opened of its own accord", lambda: shown(app, "db_g3")["state"] != "CLOSED", 10)
-    assert force(app, "db_g3", "CLOSED", 2).json["state"] == "CLOSED"
+    wait_for("opened of its own accord", lambda: shown(app, "db_g3")["state"] != "CLOSED")
+    assert force(app, "db_g3", "CLOSED", 5).json["state"] == "CLOSED"
     for i in range(8):
         assert app.write("k", str(i)).status == 200
     assert shown(app, "db_g3")["state"] == "CLOSED", "although it fails"
-    wait_for("its own state again", lambda: shown(app, "db_g3")["state"] != "CLOSED", 6)
+    wait_for("its own state again", lambda: shown(app, "db_g3")["state"] != "CLOSED")
 
 
 def test_all_workers_of_an_instance_follow_also_after_a_restart_of_one(cluster: Cluster) -> None:
@@ -106,7 +106,7 @@ def test_all_workers_of_an_instance_follow_also_after_a_restart_of_one(cluster: 
             return False
         return [w["pid"] for w in view["workers"]] != [first]
 
-    wait_for("a new worker", replaced, 15)
+    wait_for("a new worker", replaced)
     view = shown(app, "db_g3")
     assert (view["state"], view["forced"]["state"]) == ("OPEN", "OPEN")
     assert first not in [w["pid"] for w in view["workers"]]
@@ -150,7 +150,7 @@ def test_the_command(cluster: Cluster, tmp_path: Path) -> None:
     def run(*arguments: str, token: str = "token", url: str = f"http://127.0.0.1:{app.port}") -> tuple[int, str]:
         command = [sys.executable, "-m", "holdfast", "breaker", *arguments, "--url", url]
         command += ["--token-file", str(tmp_path / token)]
-        done = subprocess.run(command, env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, timeout=60)
         assert "Traceback" not in done.stderr
         assert TOKENS["boss"] not in done.stdout + done.stderr
         return done.returncode, done.stdout + done.stderr
@@ -171,13 +171,15 @@ def test_the_command(cluster: Cluster, tmp_path: Path) -> None:
 def test_two_workers_follow_one_call(cluster: Cluster) -> None:
     app = cluster.run("serve", "cp", WORKERS="2")
     wait_for("both there", lambda: len(shown(app, "db_g3")["workers"]) == 2)
-    force(app, "db_g3", "OPEN", 3)
-    wait_for("both", lambda: [w["state"] for w in shown(app, "db_g3")["workers"]] == ["OPEN", "OPEN"], 3)
+    force(app, "db_g3", "OPEN", 8)
+    wait_for("both", lambda: [w["state"] for w in shown(app, "db_g3")["workers"]] == ["OPEN", "OPEN"])
+    time.sleep(0.2)
     before = sent(cluster, "db_g3")
     for i in range(30):
         assert app.write("k", str(i)).status == 200
     assert sent(cluster, "db_g3") == before, "neither worker sends"
-    wait_for("both back", lambda: [w["state"] for w in shown(app, "db_g3")["workers"]] == ["CLOSED", "CLOSED"], 8)
+    wait_for("both back", lambda: [w["state"] for w in shown(app, "db_g3")["workers"]] == ["CLOSED", "CLOSED"])
+    wait_for("audited", lambda: len([e for e in app.entries() if told_of(e)]) == 2)
     time.sleep(1.5)
     told = [e["event"] for e in app.entries() if told_of(e)]
     assert told == ["BREAKER_FORCED", "BREAKER_RELEASED"], "audited once, not by each worker"

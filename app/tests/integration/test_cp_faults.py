@@ -8,16 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 from cluster import Cluster, wait_for
+from test_node_faults import AT_ONCE, PATIENT, breaker
 
 
 def test_one_node_killed_then_two(cluster: Cluster) -> None:
-    app = cluster.run("serve", "cp")
+    app = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC=str(PATIENT))
     assert app.write("k", "before").status == 200
     cluster.nodes["db_g1"].kill()
     for i in range(40):
         reply = app.write("k", f"v{i}")
         assert reply.status == 200, reply.body
-        assert reply.seconds < 0.5
+        assert reply.seconds < AT_ONCE
         assert app.read("k").json["value"] == f"v{i}"
     assert app.ready()
     cluster.nodes["db_g2"].kill()
@@ -38,7 +39,7 @@ def test_one_node_killed_then_two(cluster: Cluster) -> None:
 
 
 def test_a_paused_node_adds_no_latency_and_its_breaker_opens_and_recovers(cluster: Cluster) -> None:
-    app = cluster.run("serve", "cp")
+    app = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC=str(PATIENT))
     for i in range(20):
         app.write("k", str(i))
     cluster.nodes["db_g3"].signal(signal.SIGSTOP)
@@ -47,7 +48,7 @@ def test_a_paused_node_adds_no_latency_and_its_breaker_opens_and_recovers(cluste
         reply = app.write("k", f"v{i}")
         assert reply.status == 200, reply.body
         slowest = max(slowest, reply.seconds)
-    assert slowest < 0.25
+    assert slowest < AT_ONCE
     wait_for("breaker open", lambda: app.metric('circuit_breaker_state{node="db_g3"}') >= 1)
     cluster.nodes["db_g3"].signal(signal.SIGCONT)
     wait_for("breaker closed", lambda: app.metric('circuit_breaker_state{node="db_g3"}') == 0)
@@ -55,13 +56,13 @@ def test_a_paused_node_adds_no_latency_and_its_breaker_opens_and_recovers(cluste
 
 
 def test_two_paused_nodes_are_refused_in_time(cluster: Cluster) -> None:
-    app = cluster.run("serve", "cp")
+    app = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC=str(PATIENT), CIRCUIT_BREAKER_THRESHOLD="2")
     app.write("k", "1")
     for name in ("db_g1", "db_g2"):
         cluster.nodes[name].signal(signal.SIGSTOP)
     reply = app.write("k", "2")
     assert (reply.status, reply.code) == (503, "no_quorum")
-    assert reply.seconds < 1.5
+    assert reply.seconds < 1.5 * PATIENT
     wait_for("fails fast", lambda: app.write("k", "3").seconds < 0.1)
     for name in ("db_g1", "db_g2"):
         cluster.nodes[name].signal(signal.SIGCONT)
@@ -78,8 +79,7 @@ def test_a_node_that_came_back_empty_does_not_vote(cluster: Cluster) -> None:
     assert app.write("k", "kept 2").status == 200
     cluster.nodes["db_g2"].kill()
     wait_for("no quorum", lambda: app.read("k").code == "no_quorum")
-    shown = app.request("GET", "/circuit-breaker", token=None).json["nodes"]["db_g1"]
-    assert shown["guard"] == "none"
+    wait_for("it is seen to be empty", lambda: breaker(app, "db_g1")["guard"] == "none")
     code, report = cluster.bootstrap()
     assert code == 0
     assert report["nodes"]["db_g1"] == {"state": "recovering", "stamped": True}
@@ -148,7 +148,7 @@ def test_deletes_do_not_come_back_from_a_lagging_node(cluster: Cluster) -> None:
 
 
 def test_concurrent_writers_end_in_one_value_and_every_acknowledged_write_is_counted(cluster: Cluster) -> None:
-    apps = [cluster.run("serve", "cp"), cluster.run("serve", "cp", "db_g2")]
+    apps = [cluster.run("serve", "cp", zone, NETWORK_TIMEOUT_SEC=str(PATIENT)) for zone in ("db_g1", "db_g2")]
 
     def work(writer: int) -> list[tuple[str, str]]:
         done = []

@@ -68,7 +68,7 @@ def test_a_node_that_does_not_vote_is_not_filled(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("count", [10, 20_000])  # redis-cli's lines about so many do not fit into a pipe
 def test_a_node_that_takes_nothing_is_noticed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(drill_keys, "FILL_SECONDS", 30)
+    monkeypatch.setattr(drill_keys, "FILL_SECONDS", 120)
     cluster.nodes["db_g1"].client().config_set("maxmemory", 1)
     with pytest.raises(Problem, match="db_g1 did not take the keys") as problem:
         drill_keys.fill([reach(cluster.nodes["db_g1"])], count)

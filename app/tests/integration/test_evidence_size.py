@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -64,11 +63,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_million_lines(directory: Path) -> None:
     with (directory / "probe.jsonl").open() as lines:
         assert sum(1 for _ in lines) > 0.98 * LINES
-    began = time.monotonic()
     command = [sys.executable, "-m", "holdfast", "evidence", "report", str(directory)]
     child = os.posix_spawn(sys.executable, command, dict(os.environ))
     _, status, used = os.wait4(child, 0)
-    seconds = time.monotonic() - began
+    seconds = used.ru_utime + used.ru_stime  # of work, however much of the machine others have
     of = json.loads((directory / "record.json").read_text())
     page = (directory / "report.html").stat().st_size
     shown = f"{seconds:.1f} s, {used.ru_maxrss / 1024:.0f} MiB, page {page / 1024:.0f} KiB"

@@ -144,7 +144,7 @@ def test_rate_limit_of_a_token(app: App) -> None:
     replies = [app.read("nothing", token="slow") for _ in range(4)]
     assert [r.status for r in replies[:3]] == [404, 404, 404]
     assert (replies[3].status, replies[3].code) == (429, "rate_limited")
-    assert 1 <= int(replies[3].headers["Retry-After"]) <= 61
+    assert 1 <= int(replies[3].headers["Retry-After"]) <= 86_401
     assert app.read("nothing", token="reader").status == 404, "another token has its own count"
     assert app.request("GET", "/health", token=None).status == 200
 

@@ -27,7 +27,7 @@ DELAYS = (0.0, 0.0, 0.0, 0.005, 0.03, 0.08)
 REGIME_SEC = 0.15
 #: Long enough that a slow write is running when two readers come one after the other.
 INVERSION_SEC, INVERSION_DELAY = 0.6, 0.07
-SOUND_SEC, CONTROL_SEC = 20.0, 15.0
+SOUND_SEC, CONTROL_SEC = 20.0, 90.0
 
 
 class Rig:
@@ -149,9 +149,9 @@ def test_every_key_is_linearizable_under_lag_kills_pauses_and_cuts(cluster: Clus
             next_fault = time.monotonic() + 0.4
     histories.stop()
     rig.whole()
-    wait_for("all instances are ready", lambda: all(a.ready() for a in rig.apps), 20)
+    wait_for("all instances are ready", lambda: all(a.ready() for a in rig.apps))
     for app in rig.apps:
-        wait_for("every key is answered", lambda a=app: histories.read_all(a.port) == len(histories.ops), 20)
+        wait_for("every key is answered", lambda a=app: histories.read_all(a.port) == len(histories.ops))
     assert histories.problem() is None
     operations = sum(map(len, histories.ops.values()))
     held = sum(route.held for routes in rig.routes for route in routes.values())

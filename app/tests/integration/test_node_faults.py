@@ -18,6 +18,8 @@ from cluster import PASSWORD, App, Cluster, Node, wait_for
 from lag_proxy import Proxies
 
 Change = Callable[[Node], None]
+#: Seconds for a node's answer. Who waited for the node that is wrong would wait so long; a busy machine takes less.
+PATIENT, AT_ONCE = 4, 2.0
 
 
 class Load:
@@ -49,7 +51,7 @@ class Load:
 
     def stop(self) -> None:
         self._over.set()
-        self._thread.join(15)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def check(self) -> None:
@@ -70,7 +72,7 @@ def opened(app: App, node: str, reasons: set[str]) -> None:
         return shown["state"] != "CLOSED" and shown["last_failure"] in reasons
 
     try:
-        wait_for(f"the breaker of {node} is open for {reasons}", seen, 15)
+        wait_for(f"the breaker of {node} is open for {reasons}", seen)
     except AssertionError:
         raise AssertionError(f"wanted {reasons}: {breaker(app, node)}") from None
     assert app.metric(f'circuit_breaker_state{{node="{node}"}}') >= 1
@@ -78,11 +80,11 @@ def opened(app: App, node: str, reasons: set[str]) -> None:
 
 def takes_part_again(cluster: Cluster, app: App, node: str) -> None:
     """Its breaker is closed, and with another node paused a write is acknowledged by it."""
-    wait_for(f"{node} is back", lambda: breaker(app, node)["state"] == "CLOSED", 15)
+    wait_for(f"{node} is back", lambda: breaker(app, node)["state"] == "CLOSED")
     other = next(n for n in cluster.nodes if n != node)
     cluster.nodes[other].signal(signal.SIGSTOP)
     try:
-        acks = wait_for("a write without the other node", lambda: app.write("back", "v").json.get("acks"), 15)
+        acks = wait_for("a write without the other node", lambda: app.write("back", "v").json.get("acks"))
         assert node in acks
     finally:
         cluster.nodes[other].signal(signal.SIGCONT)
@@ -140,14 +142,14 @@ FAULTS: dict[str, tuple[Change, Change, set[str]]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_one_node_wrong_costs_nothing_and_two_are_refused(cluster: Cluster, fault: str) -> None:
     begin, end, reasons = FAULTS[fault]
-    app = cluster.run("serve", "cp")
+    app = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC=str(PATIENT))
     load = Load(app)
     wait_for("writes", lambda: load.codes["ok"] > 20)
     begin(cluster.nodes["db_g1"])
     opened(app, "db_g1", reasons)
     wait_for("writes go on", lambda before=load.codes["ok"]: load.codes["ok"] > before + 20)
     assert set(load.codes) == {"ok"}, "one node wrong must cost no request"
-    assert load.slowest < 0.8, "nor wait for it"
+    assert load.slowest < AT_ONCE, "nor wait for it"
     begin(cluster.nodes["db_g2"])
     opened(app, "db_g2", reasons)
     wait_for("refusals", lambda: load.codes["no_quorum"] > 5)
@@ -157,7 +159,7 @@ def test_one_node_wrong_costs_nothing_and_two_are_refused(cluster: Cluster, faul
     assert load.codes["ok"] == count, "no write is acknowledged without a majority"
     for name in ("db_g1", "db_g2"):
         end(cluster.nodes[name])
-    wait_for("writes again", lambda: load.codes["ok"] > count + 20, 20)
+    wait_for("writes again", lambda: load.codes["ok"] > count + 20)
     takes_part_again(cluster, app, "db_g1")
     takes_part_again(cluster, app, "db_g2")
     load.stop()
@@ -169,7 +171,7 @@ def test_one_node_wrong_costs_nothing_and_two_are_refused(cluster: Cluster, faul
 
 def test_oom(cluster: Cluster) -> None:
     """Queries are allowed and stores refused. Half of all calls fail at most, so the breaker may stay closed."""
-    app = cluster.run("serve", "cp")
+    app = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC=str(PATIENT))
     load = Load(app)
     wait_for("writes", lambda: load.codes["ok"] > 20)
     cluster.nodes["db_g1"].client().config_set("maxmemory", 1)
@@ -184,7 +186,7 @@ def test_oom(cluster: Cluster) -> None:
     assert load.codes["outcome_unknown"] > 0, "one node took the store: it may yet appear"
     for name in ("db_g1", "db_g2"):
         cluster.nodes[name].client().config_set("maxmemory", 0)
-    wait_for("writes again", lambda: load.codes["ok"] > count + 20, 20)
+    wait_for("writes again", lambda: load.codes["ok"] > count + 20)
     takes_part_again(cluster, app, "db_g1")
     load.stop()
     load.check()
@@ -192,7 +194,7 @@ def test_oom(cluster: Cluster) -> None:
 
 def test_loading(cluster: Cluster) -> None:
     """A node that reads a long append-only file back answers LOADING for seconds."""
-    app, node = cluster.run("serve", "cp"), cluster.nodes["db_g1"]
+    app, node = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC=str(PATIENT)), cluster.nodes["db_g1"]
     fill = "for i = 1, 100000 do redis.call('HSET', 'cp:old' .. i, 't', '', 'k', 'v', 'v', 'x') end"
     client = node.client()
     client.connection_pool.connection_kwargs["socket_timeout"] = 30
@@ -201,13 +203,13 @@ def test_loading(cluster: Cluster) -> None:
     wait_for("writes", lambda: load.codes["ok"] > 20)
     node.kill()
     opened(app, "db_g1", {"connect", "reset"})
-    node.extra = ["key-load-delay 30"]  # microseconds for each key: a slow disk
+    node.extra = ["key-load-delay 50"]  # microseconds for each key: a slow disk
     node.start(wait=False)
     opened(app, "db_g1", {"loading"})
     cluster.nodes["db_g2"].kill()
     wait_for("refused", lambda: load.codes["no_quorum"] > 3)
     assert breaker(app, "db_g1")["last_failure"] == "loading", "it was still loading: raise the delay"
-    wait_for("the loaded node is enough", lambda before=load.codes["ok"]: load.codes["ok"] > before + 20, 60)
+    wait_for("the loaded node is enough", lambda before=load.codes["ok"]: load.codes["ok"] > before + 20)
     cluster.nodes["db_g2"].start()
     takes_part_again(cluster, app, "db_g1")
     load.stop()
@@ -225,18 +227,19 @@ def proxies() -> Iterator[Proxies]:
 @pytest.mark.alone
 def test_a_slow_node(cluster: Cluster, proxies: Proxies) -> None:
     paths = {name: proxies.path(node.port) for name, node in cluster.nodes.items()}
-    app = cluster.run("serve", "cp", NODES=",".join(f"{n}=127.0.0.1:{p.port}" for n, p in paths.items()))
+    nodes = ",".join(f"{n}=127.0.0.1:{p.port}" for n, p in paths.items())
+    app = cluster.run("serve", "cp", NODES=nodes, NETWORK_TIMEOUT_SEC=str(PATIENT))
     load = Load(app)
     wait_for("writes", lambda: load.codes["ok"] > 20)
-    paths["db_g1"].delay = 0.2
-    wait_for("writes go on", lambda before=load.codes["ok"]: load.codes["ok"] > before + 100, 20)
+    paths["db_g1"].delay = 0.8
+    wait_for("writes go on", lambda before=load.codes["ok"]: load.codes["ok"] > before + 100)
     assert breaker(app, "db_g1")["state"] == "CLOSED", "slow is not dead"
-    assert load.slowest < 0.35, "the answer comes at the quorum"
-    paths["db_g1"].delay = 3.0
+    assert load.slowest < 1.4, "the answer comes at the quorum"
+    paths["db_g1"].delay = 6.0
     opened(app, "db_g1", {"timeout"})
     wait_for("writes go on", lambda before=load.codes["ok"]: load.codes["ok"] > before + 20)
     assert set(load.codes) == {"ok"}
-    assert load.slowest < 0.35
+    assert load.slowest < 1.4
     paths["db_g1"].delay = 0.0
     takes_part_again(cluster, app, "db_g1")
     load.stop()
@@ -259,26 +262,26 @@ def ended(node: Node) -> bool:
 
 
 def test_full_disks_lose_no_acknowledged_write(cluster: Cluster) -> None:
-    app = cluster.run("serve", "cp")
+    app = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC=str(PATIENT))
     load = Load(app, size=2000)
     wait_for("writes", lambda: load.codes["ok"] > 20)
     fill_disk(cluster.nodes["db_g1"], 50_000)
-    wait_for("db_g1 has ended", lambda: ended(cluster.nodes["db_g1"]), 20)
+    wait_for("db_g1 has ended", lambda: ended(cluster.nodes["db_g1"]))
     assert "AOF" in (cluster.nodes["db_g1"].directory / "redis.log").read_text().splitlines()[-1]
     opened(app, "db_g1", {"connect", "reset"})
     wait_for("writes go on", lambda before=load.codes["ok"]: load.codes["ok"] > before + 20)
     assert set(load.codes) == {"ok"}
     for number, name in enumerate(("db_g2", "db_g3")):
         fill_disk(cluster.nodes[name], 40_000 + 1500 * number)
-    wait_for("refused", lambda: load.codes["no_quorum"] > 5, 20)
+    wait_for("refused", lambda: load.codes["no_quorum"] > 5)
     count = load.codes["ok"]
-    wait_for("the last one has ended", lambda: ended(cluster.nodes["db_g2"]) or ended(cluster.nodes["db_g3"]), 20)
+    wait_for("the last one has ended", lambda: ended(cluster.nodes["db_g2"]) or ended(cluster.nodes["db_g3"]))
     time.sleep(0.3)
     assert load.codes["ok"] == count
     for node in cluster.nodes.values():
         node.kill()
         node.start()  # with room again; what was half written at the end was cut off by Redis before it ended
-    wait_for("writes again", lambda: load.codes["ok"] > count + 20, 20)
+    wait_for("writes again", lambda: load.codes["ok"] > count + 20)
     for name in cluster.nodes:
         takes_part_again(cluster, app, name)
     load.stop()
@@ -288,7 +291,7 @@ def test_full_disks_lose_no_acknowledged_write(cluster: Cluster) -> None:
 
 
 def test_a_truncated_log_keeps_the_node_down_and_the_service_up(cluster: Cluster) -> None:
-    app, node = cluster.run("serve", "cp"), cluster.nodes["db_g1"]
+    app, node = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC=str(PATIENT)), cluster.nodes["db_g1"]
     load = Load(app)
     wait_for("writes", lambda: load.codes["ok"] > 50)
     node.kill()
@@ -297,7 +300,7 @@ def test_a_truncated_log_keeps_the_node_down_and_the_service_up(cluster: Cluster
     log.write_bytes(whole[:-7])
     node.start(wait=False)
     assert node.process is not None
-    assert node.process.wait(10) != 0, "a cut log must not load"
+    assert node.process.wait(60) != 0, "a cut log must not load"
     opened(app, "db_g1", {"connect", "reset"})
     wait_for("writes go on", lambda before=load.codes["ok"]: load.codes["ok"] > before + 20)
     assert set(load.codes) == {"ok"}
@@ -329,12 +332,12 @@ def test_ap_uses_another_node_while_its_own_is_wrong(cluster: Cluster, fault: st
     assert acks["db_g2"] + acks["db_g3"] >= 20
     assert app.ready()
     end(cluster.nodes["db_g1"])
-    wait_for("its own node again", lambda: app.write("k", "home").json.get("acks") == ["db_g1"], 15)
+    wait_for("its own node again", lambda: app.write("k", "home").json.get("acks") == ["db_g1"])
 
 
 def test_negative_control_a_service_that_lies_about_a_majority_is_caught(cluster: Cluster) -> None:
     """What `Load.check` is worth: a node that gives up acknowledged data behind the service's back is noticed."""
-    app = cluster.run("serve", "cp")
+    app = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC=str(PATIENT))
     load = Load(app)
     wait_for("writes", lambda: load.codes["ok"] > 20)
     load.stop()

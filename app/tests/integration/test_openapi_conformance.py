@@ -27,9 +27,9 @@ def schemathesis(where: str, directory: Path, examples: int, *more: str) -> tupl
         *(sys.executable, "-m", "schemathesis.cli", "run", where),
         *("-H", f"Authorization: Bearer {TOKENS['writer']}"),
         *("--seed", SEED, "-n", str(examples), "--no-shrink", "--phases", "examples,coverage,fuzzing"),
-        *("--checks", "all", *more),
+        *("--checks", "all", "--suppress-health-check", "too_slow", *more),
     ]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=600)
     made = re.search(r"(\d+) generated", done.stdout)
     return done.returncode, int(made[1]) if made else 0, done.stdout + done.stderr
 
@@ -42,7 +42,8 @@ def assert_unharmed(app: App) -> None:
 
 @pytest.mark.parametrize("mode", ["cp", "ap"])
 def test_a_healthy_service_keeps_its_contract(shared: Cluster, tmp_path: Path, mode: str) -> None:
-    app = shared.run("serve", mode, RATE_LIMITS="unlimited")
+    # A deadline that a busy machine does not break: here any 5xx is a failure.
+    app = shared.run("serve", mode, RATE_LIMITS="unlimited", NETWORK_TIMEOUT_SEC="10")
     code, made, said = schemathesis(f"http://127.0.0.1:{app.port}/openapi.json", tmp_path, 60)
     assert code == 0, said
     assert made > 200, said

@@ -26,10 +26,10 @@ def test_killing_one_node_loses_no_cp_write_and_breaks_no_promise(cluster: Clust
     access = token(tmp_path)
     targets = [*target("a", "cp", apps[0]), *target("b", "cp", apps[1])]
     process = start(out, *targets, *access, "--rate", "20", "--duration", "9")
-    wait_for("writes", lambda: out.exists() and out.read_text().count('"write"') > 120, 20)
+    wait_for("writes", lambda: out.exists() and out.read_text().count('"write"') > 120)
     cluster.nodes["db_g1"].kill()
     fault = datetime.now(UTC).isoformat()
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert verify(out, *access)["lost"] == 0
     cp = report(out, "--fault-at", fault)["modes"]["cp"]
     assert cp["violations"] == 0, cp["examples"]
@@ -48,7 +48,7 @@ def test_ap_sessions_and_replication(cluster: Cluster, tmp_path: Path) -> None:
     apps = {z: cluster.run("serve", "ap", f"db_g{z}") for z in (1, 2)}
     for z in (1, 2, 3):
         cluster.run("replicate", "ap", f"db_g{z}")
-    wait_for("fresh", lambda: apps[2].write("k", "v").status == 200 and not apps[2].read("k").json["stale"], 20)
+    wait_for("fresh", lambda: apps[2].write("k", "v").status == 200 and not apps[2].read("k").json["stale"])
     out = tmp_path / "probe.jsonl"
     access = token(tmp_path)
     run(out, *target("a", "ap", apps[1]), *target("b", "ap", apps[2]), *access, "--rate", "15", "--duration", "5")
@@ -79,7 +79,7 @@ def test_writes_that_vanish_from_a_node_are_found(cluster: Cluster, tmp_path: Pa
 def test_a_refused_token_is_no_outage_of_another_kind(cluster: Cluster, tmp_path: Path) -> None:
     app = cluster.run("serve", "cp")
     out = tmp_path / "probe.jsonl"
-    run(out, *target("a", "cp", app), *token(tmp_path, "slow"), "--rate", "20", "--duration", "1")
+    run(out, *target("a", "cp", app), *token(tmp_path, "slow"), "--rate", "20", "--duration", "2")
     outcomes = report(out)["modes"]["cp"]["operations"]["write"]["outcomes"]
     assert outcomes["rate_limited"] > 10
-    assert "ok" not in outcomes or outcomes["ok"] <= 3
+    assert outcomes.get("ok", 0) <= 3

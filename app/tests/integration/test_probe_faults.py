@@ -65,6 +65,11 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
+def acknowledged(out: Path) -> list[dict[str, Any]]:
+    """The writes that were; on a busy machine the probe sends fewer than it was told to, and says so."""
+    return [r for r in lines(out) if r.get("op") == "write" and r["outcome"] == "ok"]
+
+
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "probe.jsonl"
@@ -92,11 +97,12 @@ def test_an_honest_server_is_found_honest(serve: Callable[..., FakeService], out
     assert end["requests"] == 240
     assert fake.authorization == "Bearer a-bearer-token"
     assert "a-bearer-token" not in out.read_text()
-    assert fake.connections < 10, "connections are kept"
+    assert fake.connections == fake.most_connections < 120, "kept: a new one is for one that is busy"
     assert verify(out)["lost"] == 0
     cp = report(out)["modes"]["cp"]
     assert cp["violations"] == 0
-    assert cp["reads"]["checked"] > 100
+    answered = sum(of["outcomes"].get("ok", 0) for op, of in cp["operations"].items() if op != "write")
+    assert cp["reads"]["checked"] > 0.8 * answered > 40
     assert cp["operations"]["write"]["outcomes"].keys() <= {"ok", "unsent"}
 
 
@@ -177,16 +183,16 @@ def test_outcomes_of_failures(serve: Callable[..., FakeService], out: Path) -> N
     fake.stop()
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     records = lines(out)
     assert (records[-1]["type"], records[-1]["reason"]) == ("end", "SIGTERM")
     writes = report(out)["modes"]["cp"]["operations"]["write"]
     for name in ("ok", "no_quorum", "http_502", "no_answer", "refused_connection"):
         assert writes["outcomes"][name] > 5, name
     hung = [r for r in records if r.get("outcome") == "no_answer" and r["detail"] == "timeout"]
-    assert all(0.3 < r["latency_ms"] / 1000 < 1.0 for r in hung)
+    assert all(0.3 < r["latency_ms"] / 1000 < 3.0 for r in hung)
     assert len({r["seq"] for r in records if r.get("op") == "write"}) == max(r.get("seq", 0) for r in records)
-    assert sum(1 for r in records if r.get("op") == "write" and r["outcome"] != "unsent") <= next(fake.writes) + sum(
+    assert sum(1 for r in records if r.get("op") == "write" and r["outcome"] != "unsent") <= fake.written + sum(
         n for name, n in writes["outcomes"].items() if name != "ok"
     ), "nothing was sent twice"
 
@@ -200,11 +206,12 @@ def test_a_paused_probe_blames_itself(serve: Callable[..., FakeService], out: Pa
     process.send_signal(signal.SIGCONT)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     result = report(out)
-    assert 1.8 < result["probe"]["longest_stall_seconds"] < 4
+    stalled = sum(r["seconds"] for r in lines(out) if r["type"] == "stall")
+    assert result["probe"]["longest_stall_seconds"] > 1.8
     write = result["modes"]["cp"]["operations"]["write"]
-    assert 70 < write["unsent"] < 150
+    assert 70 < write["unsent"] < 50 * stalled + 20
     assert write["availability"] == 1.0
     gap = result["modes"]["cp"]["longest_gap_in_accepted_writes"]
     assert gap["own_stalls_seconds"] > 0.8 * gap["seconds"]
@@ -212,13 +219,18 @@ def test_a_paused_probe_blames_itself(serve: Callable[..., FakeService], out: Pa
 
 def test_a_killed_probe_loses_at_most_the_last_line(serve: Callable[..., FakeService], out: Path) -> None:
     fake = serve()
-    process = start(out, "--target", f"a={fake.url}", "--rate", "100", "--duration", "0")
+    process = start(out, "--target", f"a={fake.url}", "--rate", "100", "--duration", "0", "--timeout", "30")
     wait_for("acknowledged writes", lambda: len(fake.values) > 100)
+    fake.hang = True  # from here on none is answered, and none given up: there is no line but those of before
+
+    def recorded() -> int:
+        return len(acknowledged(out))
+
+    wait_for("every answer has its line", lambda: recorded() == fake.written, 10)
     process.kill()
     process.wait()
-    written = next(fake.writes) - 1
-    recorded = [r for r in lines(out) if r.get("op") == "write"]
-    assert len(recorded) >= written - 3, "those in flight have no line"
+    assert recorded() == fake.written
+    fake.hang = False
     with out.open("a") as damaged:
         damaged.write('{"type":"request","op":"wri')
     assert verify(out)["lost"] == 0
@@ -230,7 +242,7 @@ def test_what_nobody_could_read_back_is_neither_present_nor_lost(serve: Callable
     fake = serve()
     run(out, "--target", f"a={fake.url}", "--rate", "20", "--duration", "1")
     fake.refuse = (503, b'{"status":"FAILURE","error":{"code":"no_quorum"}}')
-    assert verify(out, "--rounds", "2", code=3)["never_read"] == 20
+    assert verify(out, "--rounds", "2", code=3)["never_read"] == len(acknowledged(out)) > 5
     fake.refuse = None
     assert verify(out)["never_read"] == 0, "a later verification replaces an earlier one"
     assert report(out)["modes"]["cp"]["recovery"]["never_read"] == 0
@@ -239,20 +251,24 @@ def test_what_nobody_could_read_back_is_neither_present_nor_lost(serve: Callable
 def test_ap_is_lost_only_if_no_target_has_it(serve: Callable[..., FakeService], out: Path) -> None:
     has, lacks = serve(), serve()
     run(out, "--target", f"a/ap={has.url}", "--rate", "20", "--duration", "1")
+    count = len(acknowledged(out))
+    assert count > 5
     both = ("--target", f"a/ap={lacks.url}", "--target", f"b/ap={has.url}")
     assert verify(out, *both)["lost"] == 0
     has.refuse = (503, b"{}")
-    assert verify(out, *both, "--rounds", "1", code=3)["never_read"] == 20, "the silent one may have it"
-    assert verify(out, *both[:2], "--rounds", "1")["lost"] == 20
+    assert verify(out, *both, "--rounds", "1", code=3)["never_read"] == count, "the silent one may have it"
+    assert verify(out, *both[:2], "--rounds", "1")["lost"] == count
 
 
 def test_a_zone_that_says_it_is_stale_may_yet_get_a_write(serve: Callable[..., FakeService], out: Path) -> None:
     has, behind = serve(), serve()
     behind.extra = {"stale": True, "staleness_ms": None}
     run(out, "--target", f"a/ap={has.url}", "--rate", "20", "--duration", "1")
+    count = len(acknowledged(out))
+    assert count > 5
     through = ("--target", f"a/ap={behind.url}", "--rounds", "1")
     began = time.monotonic()
-    assert verify(out, *through, "--wait", "0.5")["lost"] == 20, "it had its time"
+    assert verify(out, *through, "--wait", "0.5")["lost"] == count, "it had its time"
     assert time.monotonic() - began > 0.5
 
     def catch_up() -> None:
@@ -260,13 +276,13 @@ def test_a_zone_that_says_it_is_stale_may_yet_get_a_write(serve: Callable[..., F
 
     later = threading.Timer(1.0, catch_up)
     later.start()
-    counted = verify(out, *through, "--wait", "20")
+    counted = verify(out, *through, "--wait", "60")
     later.join()
     assert counted["lost"] == counted["never_read"] == 0
     behind.values.clear()
     behind.extra = {"stale": False, "staleness_ms": 100}
     began = time.monotonic()
-    assert verify(out, *through, "--wait", "60")["lost"] == 20
+    assert verify(out, *through, "--wait", "60")["lost"] == count
     assert time.monotonic() - began < 30, "control: this answer is believed at once"
 
 
@@ -282,7 +298,9 @@ def test_tls_and_the_name_in_the_certificate(serve: Callable[..., FakeService], 
     run(tmp_path / "name", "--target", f"a={elsewhere.url}", *trusted)
     run(tmp_path / "ca", "--target", f"a={fake.url}", "--rate", "20", "--duration", "1")
     for name in ("name", "ca"):
-        assert report(tmp_path / name)["modes"]["cp"]["operations"]["write"]["outcomes"] == {"refused_connection": 20}
+        outcomes = report(tmp_path / name)["modes"]["cp"]["operations"]["write"]["outcomes"]
+        assert outcomes.keys() <= {"refused_connection", "unsent"}
+        assert outcomes["refused_connection"] > 5
 
 
 def test_a_name_that_moves_is_followed_though_connections_are_kept(serve: Callable[..., FakeService]) -> None:
@@ -290,24 +308,36 @@ def test_a_name_that_moves_is_followed_though_connections_are_kept(serve: Callab
     new = serve("127.0.0.2", old.port)
     where = ["127.0.0.1"]
 
+    looked: list[str] = []
+
+    def lookup(_host: str, _port: int) -> list[str]:
+        looked.append(where[0])
+        return list(where)
+
+    async def known() -> None:
+        """The client has been told the present address: it had to look twice, as the first may be on its way."""
+        begun = looked.count(where[0])
+        while looked.count(where[0]) < begun + 2:
+            await asyncio.sleep(0.02)
+
     async def scenario() -> None:
-        client = Client(Url.parse(f"http://kv.example:{old.port}"), None, None, lambda host, port: list(where))
+        client = Client(Url.parse(f"http://kv.example:{old.port}"), None, None, lookup)
         client.start()
         for _ in range(5):
-            await client.write("k", "v", None, 1)
+            await client.write("k", "v", None, 30)
         assert (old.requests, old.connections, new.requests) == (5, 1, 0)
         where[0] = "127.0.0.2"
-        await asyncio.sleep(1.3)
-        await client.write("k", "v", None, 1)
+        await known()
+        await client.write("k", "v", None, 30)
         assert (old.requests, new.requests) == (5, 1)
         new.hang = True
         with pytest.raises(NoAnswer, match="timeout"):
             await client.write("k", "v", None, 0.2)
         new.hang = False
         where[0] = "127.0.0.3"
-        await asyncio.sleep(1.3)
+        await known()
         with pytest.raises(Refused, match="ConnectionRefusedError"):
-            await client.write("k", "v", None, 1)
+            await client.write("k", "v", None, 30)
         client.close()
 
     asyncio.run(scenario())

@@ -17,36 +17,37 @@ from pki import authority, certificate
 
 
 def test_drain(shared: Cluster) -> None:
-    app = shared.run("serve", "cp", DRAIN_SEC="1")
+    app = shared.run("serve", "cp", DRAIN_SEC="4")
     assert app.ready()
-    app.process.send_signal(signal.SIGTERM)
     began = time.monotonic()
-    wait_for("not ready", lambda: not app.ready(), 0.5)
+    app.process.send_signal(signal.SIGTERM)
+    wait_for("not ready", lambda: not app.ready(), 2)
     health = app.request("GET", "/health", token=None)
     assert (health.status, health.json["reason"]) == (503, "draining")
     served = 0
-    while time.monotonic() - began < 0.8:
+    while time.monotonic() - began < 2.5 and served < 50:
         assert app.write("k", "while draining").status == 200
         served += 1
     assert served > 10
-    assert app.process.wait(timeout=5) == 0
-    assert 0.9 < time.monotonic() - began < 4
+    assert app.process.wait(timeout=60) == 0
+    assert 4 <= time.monotonic() - began < 16
 
 
 def test_a_running_request_is_finished(cluster: Cluster) -> None:
-    app = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC="3", CIRCUIT_BREAKER_THRESHOLD="1000")
+    app = cluster.run("serve", "cp", NETWORK_TIMEOUT_SEC="20", CIRCUIT_BREAKER_THRESHOLD="1000")
     app.write("k", "1")
     for name in ("db_g1", "db_g2"):
         cluster.nodes[name].signal(signal.SIGSTOP)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, cluster.nodes["db_g3"].client().monitor() as asked:
         waiting = pool.submit(app.write, "k", "2")
-        time.sleep(0.3)
+        while "cp:k" not in asked.next_command()["command"]:
+            assert not waiting.done()
         app.process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         for name in ("db_g1", "db_g2"):
             cluster.nodes[name].signal(signal.SIGCONT)
         assert waiting.result().status == 200
-    assert app.process.wait(timeout=10) == 0
+    assert app.process.wait(timeout=60) == 0
 
 
 @pytest.mark.parametrize(("name", "value"), [("APP_MODE", "xy"), ("NODES", ""), ("LOCAL_NODE", "db_g7")])
@@ -56,7 +57,7 @@ def test_serve_refuses_bad_settings_with_one_line(shared: Cluster, name: str, va
         env=shared.env("ap") | {name: value},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     assert done.returncode == 2
     assert name in done.stderr
@@ -66,7 +67,7 @@ def test_serve_refuses_bad_settings_with_one_line(shared: Cluster, name: str, va
 def refused_start(command: str, env: dict[str, str]) -> str:
     """The one line that a process which must not start ends with."""
     done = subprocess.run(
-        [sys.executable, "-m", "holdfast", command], env=env, capture_output=True, text=True, timeout=40
+        [sys.executable, "-m", "holdfast", command], env=env, capture_output=True, text=True, timeout=90
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
@@ -118,7 +119,7 @@ def test_a_node_that_is_away_does_not_stop_the_start(cluster: Cluster) -> None:
     app = cluster.run("serve", "cp")
     assert app.read("k").code == "no_quorum"
     away = [e["node"] for e in app.entries() if e["event"] == "NODE_AWAY_AT_START"]
-    assert sorted(away) == ["db_g2", "db_g3"]
+    assert set(away) == {"db_g2", "db_g3"}
     cluster.nodes["db_g2"].start()
     wait_for("serves", lambda: app.write("k", "v").status == 200)
 

@@ -22,13 +22,21 @@ def threads(app: App) -> int:
     return sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in family(app))
 
 
+def threads_at_rest(app: App) -> int:
+    """Without that of a request which was just answered."""
+    last = -1
+    while last != (last := threads(app)):
+        time.sleep(0.5)
+    return last
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize("how", ["gone", "hangs"])
 def test_another_region_that_is_away_costs_nothing(regions: Regions, how: str) -> None:
     app = regions.west.run("serve", "cp")
     pulls = regions.west.run("replicate", "ap")
     wait_for("serves", app.ready)
-    before = threads(app), threads(pulls)
+    before = threads_at_rest(app), threads_at_rest(pulls)
     if how == "gone":
         regions.east.kill_nodes()
     else:
@@ -36,14 +44,15 @@ def test_another_region_that_is_away_costs_nothing(regions: Regions, how: str) -
             node.signal(signal.SIGSTOP)
     time.sleep(2)
     lines = len(app.entries()), len(pulls.entries())
-    until, slowest, count = time.monotonic() + 6, 0.0, 0
+    until, count, slow = time.monotonic() + 6, 0, []
     while time.monotonic() < until:
         count += 1
         reply = app.write(f"k{count % 10}", str(count))
         assert reply.status == 200
-        slowest = max(slowest, reply.seconds)
+        if reply.seconds > 0.5:
+            slow.append(reply.seconds)
     assert count > 100
-    assert slowest < 0.5
-    assert (threads(app), threads(pulls)) == before
+    assert len(slow) <= 1, f"{slow}: a stall of the machine may cost one, a look at the other region each second many"
+    assert (threads_at_rest(app), threads_at_rest(pulls)) == before
     quiet = [e for e in app.entries()[lines[0] :] if e["stream"] == "log"]
     assert (quiet, pulls.entries()[lines[1] :]) == ([], [])

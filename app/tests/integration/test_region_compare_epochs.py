@@ -78,10 +78,10 @@ def test_what_both_wrote_is_no_less_lost_once_the_epoch_has_moved(
     new = east.run("serve", "cp"), east.run("serve", "ap")
     east.run("replicate", "ap")
     for app in new:
-        wait_for("serves", app.ready, 10)
+        wait_for("serves", app.ready)
         write(app, "k", value="written by east")
     write(new[0], "long-ago", value="written by east")
-    wait_for("settled", lambda: east.states() == ["member"] * 3, 20)
+    wait_for("settled", lambda: east.states() == ["member"] * 3)
     if how != "no move":
         fence(east, 3)
     if how == "unfenced":
@@ -123,8 +123,8 @@ def two_regions(regions: Regions) -> dict[str, App]:
     fence(west, 2)
     unfence(west, 2)
     regions.fail_over(2)
-    wait_for("east", lambda: apps["east"].write("west first", "acknowledged by east").status == 200, 10)
-    wait_for("west", lambda: apps["west"].write("west last", "acknowledged by west").status == 200, 10)
+    wait_for("east", lambda: apps["east"].write("west first", "acknowledged by east").status == 200)
+    wait_for("west", lambda: apps["west"].write("west last", "acknowledged by west").status == 200)
     time.sleep(0.1)
     write(apps["east"], "west last", "before the fence", "long-ago", "east only", value="acknowledged by east")
     write(apps["west"], "west first", "west only", value="acknowledged by west")
@@ -132,7 +132,7 @@ def two_regions(regions: Regions) -> dict[str, App]:
     write(apps["east"], "west first", value="acknowledged by east")
     write(apps["west"], "west last", value="acknowledged by west")
     regions.cut_regions(False)
-    wait_for("both closed", lambda: west.states() + east.states() == ["fenced"] * 6, 20)
+    wait_for("both closed", lambda: west.states() + east.states() == ["fenced"] * 6)
     return apps
 
 
@@ -144,8 +144,8 @@ def test_of_two_regions_the_one_that_stays_keeps_what_it_acknowledged(
     chosen, other = (regions.east, regions.west) if stays == "east" else (regions.west, regions.east)
     fence(chosen, 3)
     unfence(chosen, 3)
-    wait_for("it serves", apps[stays].ready, 10)
-    wait_for("settled", lambda: chosen.states() == ["member"] * 3, 20)
+    wait_for("it serves", apps[stays].ready)
+    wait_for("settled", lambda: chosen.states() == ["member"] * 3)
     out = tmp_path / "lost.jsonl"
     classes, told = found(other, out)
     both = dict.fromkeys(("west first", "west last", "before the fence"), "conflict")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import UTC, datetime
 
+import pytest
 from cluster import PASSWORD, App, Cluster, wait_for
-from regions import NAMES, Regions
+from regions import NAMES, WITHIN_SECONDS, Regions
 
 
 def reason(app: App) -> str:
@@ -32,7 +34,7 @@ def test_a_standby_starts_waits_and_notices_its_promotion(regions: Regions) -> N
     pulls = regions.east.run("replicate", "ap")
     beats = regions.west.run("replicate", "ap")
     for app in (cp, ap):
-        assert wait_for("standby", lambda a=app: reason(a)) == "standby"
+        wait_for("standby", lambda a=app: reason(a) == "standby")
         assert app.read("k").code == "fenced"
         assert app.write("k", "v").code == "fenced"
     assert regions.east.bootstrap()[0] == 0, "nothing to do on a standby"
@@ -59,7 +61,7 @@ def test_a_standby_starts_waits_and_notices_its_promotion(regions: Regions) -> N
     wait_for("no data", lambda: pulls.metric('region_replication_link_up{node="db_g1"}') == 0)
     told = regions.east.region("status", LISTEN=f"127.0.0.1:{cp.port}")[1]["nodes"]["db_g1"]
     assert (told["link"], told["state"]) == ("down", None)
-    assert 2 < told["lag_seconds"] < 30, "as the instance remembers it"
+    assert 2 < told["lag_seconds"] < 60, "as the instance remembers it"
     told = regions.east.region("status")[1]["nodes"]["db_g1"]
     assert told["lag_seconds"] >= 60, "nobody remembers: the most it can be"
     assert pulls.metric(lag) > 2
@@ -71,17 +73,28 @@ def test_a_standby_starts_waits_and_notices_its_promotion(regions: Regions) -> N
     breakers = cp.request("GET", "/circuit-breaker").json["nodes"]
     assert {n["state"] for n in breakers.values()} == {"CLOSED"}, "a replica is an answer, not a failure"
     assert regions.west.region("fence", "--epoch", "2", "--reason", "drill")[0] == 0
+    before = datetime.now(UTC).isoformat(timespec="milliseconds")
     regions.fail_over(2)
-    began = time.monotonic()
-    wait_for("both serve", lambda: cp.ready() and ap.ready(), 5)
-    assert time.monotonic() - began < 2.5
+    wait_for("both serve", lambda: cp.ready() and ap.ready())
     assert cp.write("k", "v").status == 200
     assert wait_for("audited", lambda: events(pulls, "REGION_PROMOTED"))[0]["reason"] == "promoted by hand"
-    wait_for("settled", lambda: regions.east.states() == ["member"] * 3, 20)
+    wait_for("settled", lambda: regions.east.states() == ["member"] * 3)
     wait_for("audited", lambda: events(pulls, "REGION_SETTLED"))
     held = wait_for("replicates", lambda: events(pulls, "REPLICATION_LEASE"))
-    assert held[0]["ts"] > events(pulls, "REGION_PROMOTED")[0]["ts"], "held none while it was a standby"
+    assert held[0]["ts"] >= before, "held none while it was a standby"
     assert not events(beats, "REGION_PROMOTED")
+
+
+@pytest.mark.alone
+def test_instances_of_a_standby_notice_its_promotion_within_a_second_or_two(regions: Regions) -> None:
+    apps = [regions.east.run("serve", mode) for mode in ("cp", "ap")]
+    for app in apps:
+        wait_for("standby", lambda a=app: reason(a) == "standby")
+    regions.in_step()
+    regions.fail_over(2)
+    began = time.monotonic()
+    wait_for("both serve", lambda: all(app.ready() for app in apps))
+    assert time.monotonic() - began < 2.5
 
 
 def test_fenced_nodes_refuse_and_an_abandoned_switch_is_taken_back(regions: Regions) -> None:
@@ -105,7 +118,7 @@ def test_fenced_nodes_refuse_and_an_abandoned_switch_is_taken_back(regions: Regi
     code, _told, words = west.region("unfence", "--epoch", "3")
     assert code == 0, words
     assert west.states() == ["member", "member", "recovering"], "a node that was being healed is no member for that"
-    wait_for("serves", app.ready, 5)
+    wait_for("serves", app.ready)
     assert app.write("k", "on").json["version"].startswith("00000003.")
 
 
@@ -155,7 +168,8 @@ def test_a_partition_ends_and_the_old_region_fences_itself(regions: Regions) -> 
     assert cp.write("k", "in the dark").status == 200, "it cannot know"
     regions.cut_regions(False)
     began = time.monotonic()
-    wait_for("both faces know", lambda: cp.read("k").code == "fenced" and ap.read("x").code == "fenced", 5)
+    wait_for("CP knows", lambda: cp.read("k").code == "fenced", WITHIN_SECONDS)
+    wait_for("AP knows", lambda: ap.read("x").code == "fenced", WITHIN_SECONDS)
     print(f"fenced {time.monotonic() - began:.1f} s after contact")
     wait_for("so do its nodes", lambda: regions.west.states() == ["fenced"] * 3)
     assert regions.west.guard("db_g1")["region_epoch"] == "2"
@@ -167,7 +181,7 @@ def test_a_restarted_node_waits_for_the_others_only(regions: Regions) -> None:
     regions.west.run("replicate", "ap")
     regions.east.kill_nodes()
     restart(regions, "db_g1")
-    wait_for("confirmed by its fellows", lambda: app.write("k", "v").json.get("acks", []).count("db_g1"), 10)
+    wait_for("confirmed by its fellows", lambda: app.write("k", "v").json.get("acks", []).count("db_g1"))
 
 
 def test_a_whole_region_that_was_off_serves_nothing_until_confirmed(regions: Regions) -> None:
@@ -220,13 +234,13 @@ def test_a_region_that_comes_back_above_one_that_serves_waits_for_a_person(regio
     assert regions.east.region("promote", "--epoch", "2")[0] == 0
     restart(regions, *NAMES)
     app, pulls = regions.west.run("serve", "cp"), regions.west.run("replicate", "ap")
-    said = wait_for("said", lambda: events(pulls, "REGION_UNCONFIRMED"))
-    assert "two regions claim to serve: db_g3 of the other one votes at region epoch 2" in str(said[0]["cure"])
+    cure = "two regions claim to serve: db_g3 of the other one votes at region epoch 2"
+    wait_for("said", lambda: any(cure in str(e["cure"]) for e in events(pulls, "REGION_UNCONFIRMED")))
     time.sleep(3)
     assert reason(app) == "unconfirmed"
     assert not events(pulls, "REGION_CONFIRMED")
     assert regions.east.region("fence", "--epoch", "3", "--reason", "west's history stays")[0] == 0
-    wait_for("confirmed now", lambda: app.write("k", "v").status == 200, 10)
+    wait_for("confirmed now", lambda: app.write("k", "v").status == 200)
 
 
 def test_a_whole_region_that_was_off_goes_on_if_the_other_was_not_promoted(regions: Regions) -> None:
@@ -234,7 +248,7 @@ def test_a_whole_region_that_was_off_goes_on_if_the_other_was_not_promoted(regio
     regions.west.run("replicate", "ap")
     assert app.write("k", "before").status == 200
     restart(regions, *NAMES)
-    wait_for("replicas say so", lambda: app.read("k").status == 200, 10)
+    wait_for("replicas say so", lambda: app.read("k").status == 200)
     regions.cut_regions()
     restart(regions, *NAMES)
     wait_for("nobody is there", lambda: reason(app) == "unconfirmed")
@@ -242,7 +256,7 @@ def test_a_whole_region_that_was_off_goes_on_if_the_other_was_not_promoted(regio
     assert regions.west.region("confirm", "--epoch", "2", "--confirm", "west")[0] == 6
     code, _told, words = regions.west.region("confirm", "--epoch", "1", "--confirm", "west")
     assert code == 0, words
-    wait_for("typed", lambda: app.read("k").status == 200, 5)
+    wait_for("typed", lambda: app.read("k").status == 200)
 
 
 def test_guards_of_before_there_was_another_region_count_and_are_confirmed(regions: Regions) -> None:
@@ -251,7 +265,7 @@ def test_guards_of_before_there_was_another_region_count_and_are_confirmed(regio
     app = regions.west.run("serve", "cp")
     assert wait_for("serves", lambda: app.write("k", "v").status == 200)
     regions.west.run("replicate", "ap")
-    wait_for("confirmed", lambda: all(regions.west.guard(n).get("confirmed") for n in NAMES), 5)
+    wait_for("confirmed", lambda: all(regions.west.guard(n).get("confirmed") for n in NAMES))
     regions.cut_regions()
     restart(regions, *NAMES)
     wait_for("waits from now on", lambda: reason(app) == "unconfirmed")

@@ -46,12 +46,12 @@ def first_and_second(east: Restorable, cp: App, ap: App) -> tuple[int, dict[str,
 def serve_again(*apps: App) -> None:
     """Each has learned of the new guards: what it believed of its health before does not count."""
     for app in apps:
-        wait_for("serves", lambda app=app: app.ready() and app.read("k").status == 200, 20)
+        wait_for("serves", lambda app=app: app.ready() and app.read("k").status == 200)
 
 
 def written(app: App, value: str) -> str:
     """The version of a write of "k"; on a busy machine the first tries may find no quorum yet."""
-    version: str = wait_for("it takes a write", lambda: app.write("k", value).json.get("version"), 20)
+    version: str = wait_for("it takes a write", lambda: app.write("k", value).json.get("version"))
     return version
 
 
@@ -62,7 +62,7 @@ def is_first(app: App) -> None:
 
 
 def settled(east: Restorable, names: tuple[str, ...] = NAMES) -> None:
-    wait_for("settled", lambda: all(east.guard(n)["state"] == "member" for n in names), 30)
+    wait_for("settled", lambda: all(east.guard(n)["state"] == "member" for n in names))
 
 
 def test_a_moment_between_two_writes_gives_the_first_and_not_the_second(east: Restorable) -> None:
@@ -138,7 +138,7 @@ def test_the_data_of_before_can_be_put_back(east: Restorable) -> None:
     for name in NAMES:
         east.put_back(name, between)
     east.adopt(3, "--to", shown(between))
-    wait_for("serves", cp.ready, 20)
+    wait_for("serves", cp.ready)
     undone = written(cp, "third")
     settled(east)
     east.fence(4)
@@ -226,5 +226,5 @@ def test_control_a_node_that_was_not_put_back_brings_all_back_when_it_is_taken(e
     east.nodes["db_g3"].client().hset("holdfast:guard", mapping=forged)
     east.adopt(3, "--to", shown(between))
     serve_again(cp, ap)
-    wait_for("CP reads it", lambda: cp.read("k").json.get("value") == "second", 20)
-    wait_for("AP merges it", lambda: ap.read("k").json.get("value") == "second", 20)
+    wait_for("CP reads it", lambda: cp.read("k").json.get("value") == "second")
+    wait_for("AP merges it", lambda: ap.read("k").json.get("value") == "second")

@@ -144,7 +144,7 @@ def _known(fields: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(params=["cp", "ap"])
 def ways(request: pytest.FixtureRequest, shared: Cluster) -> Iterator[Ways]:
     stream = io.StringIO()
-    env = shared.env(request.param, MAX_VALUE_BYTES="1024", RATE_LIMITS="10 per hour")
+    env = shared.env(request.param, MAX_VALUE_BYTES="1024", RATE_LIMITS="10 per day")
     runtime = Runtime(settings.load(env))
     runtime.start()
     logs.configure("ERROR", {}, stream)

@@ -31,7 +31,7 @@ def shared_directories(app: App) -> list[Path]:
 
 def exchange(app: App, sent: bytes, answers: int = 1) -> tuple[bytes, socket.socket]:
     """Send on a new connection; return what came when there were that many heads, and the open connection."""
-    connection = socket.create_connection(("127.0.0.1", app.port), timeout=5)
+    connection = socket.create_connection(("127.0.0.1", app.port), timeout=30)
     connection.sendall(sent)
     got = b""
     while got.count(b"HTTP/1.1 ") < answers or not got.endswith(b"\n"):
@@ -78,7 +78,7 @@ def test_an_open_breaker_shows_whichever_worker_is_asked(cluster: Cluster) -> No
         app.write("k", "v")
         return [app.metric(state) for _ in range(4)] == [2.0] * 4
 
-    wait_for("open in all answers", open_everywhere, 15)
+    wait_for("open in all answers", open_everywhere)
 
 
 def test_the_shared_directory_goes_with_the_server(shared: Cluster) -> None:
@@ -87,7 +87,7 @@ def test_the_shared_directory_goes_with_the_server(shared: Cluster) -> None:
     made = shared_directories(app)[0]
     assert made.stat().st_mode & 0o077 == 0, "for its own user only"
     app.process.terminate()
-    assert app.process.wait(timeout=10) == 0
+    assert app.process.wait(timeout=60) == 0
     assert shared_directories(app) == []
 
 
@@ -126,7 +126,7 @@ def test_close_is_closed(app: App) -> None:
 
 
 def test_a_body_in_pieces(app: App) -> None:
-    with socket.create_connection(("127.0.0.1", app.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", app.port), timeout=30) as connection:
         for part in (b"POST /write/pieces HTTP/1.1\r\n", AUTHORIZED, b"Content-Length: 4\r\n\r\n", b"ab", b"cd"):
             connection.sendall(part)
             time.sleep(0.05)
@@ -137,20 +137,20 @@ def test_a_body_in_pieces(app: App) -> None:
 
 
 def test_idle_connections_do_not_delay_the_end(shared: Cluster) -> None:
-    app = shared.run("serve", "cp")
+    app = shared.run("serve", "cp", NETWORK_TIMEOUT_SEC="20")  # what is running is waited for that long, and 5 s more
     _got, idle = exchange(app, READ.replace(b"/read/k", b"/read/none"))
     with idle:
         app.process.terminate()
         began = time.monotonic()
-        assert app.process.wait(timeout=10) == 0
-        assert time.monotonic() - began < 4
+        assert app.process.wait(timeout=60) == 0
+        assert time.monotonic() - began < 15
         assert idle.recv(1) == b""
 
 
 def test_no_audit_line_is_lost_on_sigterm(shared: Cluster) -> None:
     app = shared.run("serve", "cp", WORKERS="2", DRAIN_SEC="1")
     wait_for("ready", app.ready)
-    wait_for("both workers", lambda: sum(e["event"] == "DB_CONNECTED" for e in app.entries()) == 6)
+    wait_for("both workers", lambda: sum(e["event"] == "DB_CONNECTED" for e in app.entries()) >= 6)
     answered = 0
 
     def write(i: int) -> bool:
@@ -164,7 +164,7 @@ def test_no_audit_line_is_lost_on_sigterm(shared: Cluster) -> None:
         time.sleep(0.1)
         app.process.terminate()
         answered = sum(results)
-    assert app.process.wait(timeout=10) == 0
+    assert app.process.wait(timeout=60) == 0
     lines = [e for e in app.entries() if e.get("event") == "CP_COMMIT"]
     assert answered > 10
     assert len({e["key"] for e in lines}) >= answered
@@ -186,9 +186,9 @@ def test_slow_and_idle_clients_are_cut_off(shared: Cluster) -> None:
         port = int(env["LISTEN"].rpartition(":")[2])
 
         def seconds_until_closed(sent: bytes) -> float:
-            with socket.create_connection(("127.0.0.1", port), timeout=8) as connection:
+            began = time.monotonic()
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
                 connection.sendall(sent)
-                began = time.monotonic()
                 while connection.recv(65536):
                     pass
                 return time.monotonic() - began
@@ -200,14 +200,14 @@ def test_slow_and_idle_clients_are_cut_off(shared: Cluster) -> None:
                 return False
             return True
 
-        wait_for("it is up", up, 15)
+        wait_for("it is up", up)
         unfinished = b"POST /write/k HTTP/1.1\r\n" + AUTHORIZED + b"Content-Length: 9\r\n\r\nabc"
         for slow in (b"", b"GET /read/k HT", unfinished):
-            assert 0.5 < seconds_until_closed(slow) < 6, slow
-        assert 1.5 < seconds_until_closed(READ) < 7, "kept for KEEPALIVE_SEC, not for REQUEST_SEC"
+            assert 0.9 < seconds_until_closed(slow) < 15, slow
+        assert 1.9 < seconds_until_closed(READ) < 15, "kept for KEEPALIVE_SEC, not for REQUEST_SEC"
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 #: The start of a worker, slowed down at one place; "fails": and ending there with an error.
@@ -218,7 +218,7 @@ class Slow(server.Server):
     def load(self):
         if sys.argv[1] in ("load", "fails"):
             print("SLOW", flush=True)
-            time.sleep(1.5)
+            time.sleep(3)
         if sys.argv[1] == "fails":
             raise OSError("it cannot start")
         return super().load()
@@ -226,7 +226,7 @@ class SlowWorker(server.Worker):
     def patch(self):
         if sys.argv[1] == "patch":
             print("SLOW", flush=True)
-            time.sleep(1.5)
+            time.sleep(3)
         super().patch()
 server.Worker = SlowWorker
 server.run(settings.load(os.environ), Slow)
@@ -254,5 +254,5 @@ def test_stopped_while_workers_start(shared: Cluster, where: str) -> None:
 def test_workers_that_cannot_start_end_the_server_with_an_error(shared: Cluster) -> None:
     env = shared.env("cp", WORKERS="2")
     command = [sys.executable, "-c", _SLOW_START, "fails"]
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
     assert done.returncode == 3, done.stdout

@@ -88,7 +88,7 @@ def test_no_audit_line_is_lost_and_the_order_stays(out: Output, pipe: Pipe) -> N
     assert not out.ready(0.0)
     for i in range(1000):  # those that had begun
         out.write("audit", f"{count + i:09d}{LINE[9:]}")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     got = pipe.read_all(out).decode().splitlines()
     assert [int(line[:9]) for line in got] == list(range(count + 1000))
     assert out.ready(0.0)

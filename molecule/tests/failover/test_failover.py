@@ -125,15 +125,15 @@ def test_promotion_without_a_fence_loses_writes_and_the_probe_says_so(lab, probe
     wait_until_ready(lab)
     file, command, lost = probe
     targets = [f"--target={edge['zone']}/cp={edge['cp']}" for edge in lab.edges]
-    client = command("run", *targets, "--rate=20", "--duration=40", "--prefix=no-drill:", f"--out={file}")
-    time.sleep(3)
+    client = command("run", *targets, "--rate=20", "--duration=180", "--prefix=no-drill:", f"--out={file}")
+    until("it writes", 30, lambda: file.exists() and file.read_text().count('"op":"write"') > 60)
     host = lab.host("lab-dr1")
     epoch = region_status(lab, "lab-dr1")["epoch"] + 1
     for node in ("db_g1", "db_g2", "db_g3"):
         host.check_output(f"docker exec {node} redis-cli -e replicaof no one")
     promoted = time.monotonic()
     host.check_output(" ".join([*REGION, f"promote --epoch {epoch} --reason 'a test without a fence'"]))
-    until("east says fenced", 10, lambda: {health(lab, edge["cp"]) for edge in lab.edges} == {"fenced"})
+    until("east says fenced", 30, lambda: {health(lab, edge["cp"]) for edge in lab.edges} == {"fenced"})
     print(f"east was fenced {time.monotonic() - promoted:.1f} s after the promotion began")
     client.terminate()
     client.wait(timeout=20)
