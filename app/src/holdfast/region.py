@@ -181,7 +181,7 @@ def may_confirm(name: str, own: Statuses, peers: Statuses, region: str) -> str:
     guard = own[name].original(region, name)
     if guard is None or guard.state not in VOTING:
         return ""
-    if superseded_by(peers, region)[0] >= guard.region_epoch:
+    if served_by(peers, region)[0] >= guard.region_epoch:
         return ""
     fellows = [
         n
@@ -253,6 +253,13 @@ def to_unfence(
     ahead, who = superseded_by(peers, region)
     if ahead >= epoch:
         raise RegionRefused(f"{who} of the other region serves at region epoch {ahead}: this region stays fenced")
+    fenced = {n: s.guard for n, s in own.items() if s.guard is not None and n in fenced_at(own, region, epoch)}
+    above = [n for n, g in fenced.items() if g.region_epoch > epoch]
+    if above:
+        raise RegionRefused(
+            f"--epoch {epoch}: {', '.join(above)} was fenced at {fenced[above[0]].region_epoch}; use that"
+        )
+    check_above(peers, region, epoch)
     quiet = [n for n, s in peers.items() if _is_not_ahead(s, epoch)]
     if peers and len(quiet) < majority(len(peers)) and not confirmed:
         raise RegionRefused(
@@ -260,12 +267,6 @@ def to_unfence(
             f"others up, or, if you know that no promotion was begun, add --confirm {region}"
         )
     _check_successor(own, peers, region, epoch, confirmed)
-    fenced = {n: s.guard for n, s in own.items() if s.guard is not None and n in fenced_at(own, region, epoch)}
-    above = [n for n, g in fenced.items() if g.region_epoch > epoch]
-    if above:
-        raise RegionRefused(
-            f"--epoch {epoch}: {', '.join(above)} was fenced at {fenced[above[0]].region_epoch}; use that"
-        )
     back = [
         n
         for n, s in own.items()
@@ -278,6 +279,16 @@ def to_unfence(
         )
     top = _served_last(own, {*fenced, *back})
     return {n: (g, _as_before(own[n], g, top)) for n, g in fenced.items()}
+
+
+def check_above(peers: Statuses, region: str, epoch: int) -> None:
+    """Whatever is typed: at or below an epoch that the other region served at this one would close again at once."""
+    after, who = served_by(peers, region)
+    if after >= epoch:
+        raise RegionRefused(
+            f"{who} of the other region served at region epoch {after}, and this one may serve above that only: "
+            f"holdfast region fence --epoch {after + 1}, then unfence --epoch {after + 1}"
+        )
 
 
 def _served_last(own: Statuses, nodes: Iterable[str]) -> int:

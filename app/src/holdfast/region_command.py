@@ -25,6 +25,7 @@ from .region import (
     RegionRefused,
     Status,
     Statuses,
+    check_above,
     fenced_at,
     left_below,
     majority,
@@ -160,6 +161,7 @@ class RegionCommand:
         ahead, who = superseded_by(peers, self._region)
         if ahead >= arguments.epoch:
             raise RegionRefused(f"{who} of the other region serves at region epoch {ahead}")
+        check_above(peers, self._region, arguments.epoch)
         held = {n: g for n, s in own.items() if (g := s.original(self._region, n)) is not None and g.state in VOTING}
         other = [n for n, g in held.items() if g.region_epoch != arguments.epoch]
         if other or not held:

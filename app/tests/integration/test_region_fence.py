@@ -149,6 +149,8 @@ def test_two_regions_at_one_epoch_both_close_and_a_person_decides(regions: Regio
         assert said[0]["level"] == "ERROR"
         assert "fence --epoch 3, then unfence" in str(said[0]["cure"])
     wait_for("their nodes too", lambda: regions.west.states() + regions.east.states() == ["fenced"] * 6, 15)
+    code, _told, words = regions.east.region("unfence", "--epoch", "2", "--confirm", "east")
+    assert (code, "fence --epoch 3, then unfence --epoch 3" in words) == (6, True), "or it would close again at once"
     assert regions.east.region("fence", "--epoch", "3", "--reason", "its history stays")[0] == 0
     code, _told, words = regions.east.region("unfence", "--epoch", "3")
     assert code == 0, words
