@@ -274,6 +274,19 @@ def test_blank_nodes_do_not_begin_a_region_beside_one_that_serves(regions: Regio
     assert east.states() == ["member"] * 3
 
 
+def test_blank_nodes_do_not_begin_a_region_while_the_other_one_does_not_show_its_guards(regions: Regions) -> None:
+    """It may be loading its data just now. (Here its nodes refuse to show them, which can be held for a test.)"""
+    regions.cut_loose()
+    for node in regions.east.nodes.values():
+        node.client().flushall()
+    for node in regions.west.nodes.values():
+        node.client().execute_command("ACL", "SETUSER", "service", "-hmget")
+    code, report = regions.east.bootstrap()
+    assert (code, report["changed"]) == (3, False)
+    assert "db_g1: noperm" in report["messages"][0]
+    assert regions.east.states() == [""] * 3
+
+
 def test_of_two_blank_regions_the_first_one_begins(regions: Regions) -> None:
     regions.cut_loose()
     for region in (regions.west, regions.east):
