@@ -206,7 +206,12 @@ class RegionCommand:
             )
         if not plan.done:
             own, peers = self._look()
-            plan = look_what(own, peers)
+            try:
+                plan = look_what(own, peers)
+            except RegionRefused as why:
+                if not marks:
+                    raise
+                return self._end(Exit.INCOMPLETE, told, f"{why}; nodes are marked recovering by now")
             if plan.mark:
                 return self._end(Exit.INCOMPLETE, told, f"{', '.join(plan.mark)}: changed meanwhile; run this again")
             moves = {n: (g, replace(g, state=PROMOTED)) for n, g in plan.marked.items()}

@@ -30,7 +30,7 @@ if ARGV[16] ~= '' then
   local before = redis.call('HGET', KEYS[1], 'history_before') or redis.call('HGET', KEYS[1], 'history') or '0'
   redis.call('HSET', KEYS[1], 'history', ARGV[16], 'history_before', before)
 end
-if ARGV[7] == 'promoted' then redis.call('HDEL', KEYS[1], 'restored_to', 'history_before') end
+if ARGV[7] == 'promoted' then redis.call('HDEL', KEYS[1], 'restored_to', 'history_before', 'marked') end
 if ARGV[7] == 'fenced' and g[1] ~= 'fenced' then
   redis.call('HSET', KEYS[1], 'fenced_from', g[1], 'fenced_epoch', g[4])
 elseif ARGV[7] ~= 'fenced' then
@@ -40,6 +40,7 @@ end
 if ARGV[7] == 'recovering' and ARGV[12] ~= g[6] then
   local peers = redis.call('HGETALL', KEYS[2])
   for i = 1, #peers, 2 do redis.call('HDEL', KEYS[2], peers[i]) end
+  redis.call('HSET', KEYS[1], 'marked', '1')
   redis.call('HSET', KEYS[3], 'batch', ARGV[12])
   redis.call('HDEL', KEYS[3], 'locked')
   redis.call('PEXPIRE', KEYS[4], 1)
