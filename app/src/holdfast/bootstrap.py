@@ -20,6 +20,7 @@ from typing import Any
 from . import scripts
 from .guard import MEMBER, RECOVERING, Guard
 from .link import Answer, Command, Failed, NodeLink, Outcome, plain_command, script_command
+from .region import hidden
 from .region_nodes import RegionNodes
 from .settings import BootstrapSettings
 
@@ -117,7 +118,7 @@ class Bootstrap:
 
     def _stamp_first(self, report: Report, blank: list[str]) -> None:
         """All are blank. Peers that do not answer or are blank too are no hindrance: a first start looks like that."""
-        held, hidden = self._look_at_peers()
+        held, silent = self._look_at_peers()
         if held:
             report.exit_code = OTHER_REGION
             report.messages.append(
@@ -126,19 +127,18 @@ class Bootstrap:
                 "(REPLICAOF); if there is no other region any more, empty PEER_NODES"
             )
             return
-        if hidden:
+        if silent:
             report.exit_code = UNREACHABLE_NODE
             report.messages.append(
                 f"{', '.join(blank)}: blank, but nodes of the other region answer and do not show whether they have a "
-                f"guard ({', '.join(hidden)}); nothing was changed. Run this again when they do"
+                f"guard ({', '.join(silent)}); nothing was changed. Run this again when they do"
             )
             return
         for name in blank:
             self._stamp(report, name, MEMBER)
 
     def _look_at_peers(self) -> tuple[list[str], list[str]]:
-        """What those nodes of the other region say that have a guard; and those primaries that answer without saying.
-        A replica whose primary is blank does not say either: a standby waits for us like that."""
+        """What those nodes of the other region say that have a guard; and those that answer without saying."""
         if not self._settings.peers:
             return [], []
         peers = RegionNodes(self._settings.peers, self._settings.redis, self._settings.network_timeout_sec * 2)
@@ -148,8 +148,8 @@ class Bootstrap:
         finally:
             peers.stop()
         guards = {n: s.guard for n, s in seen.items() if s.guard is not None}
-        hidden = [f"{n}: {s.reason}" for n, s in seen.items() if s.primary and s.reason]
-        return [f"{n}: {g.state} of {g.region} at region epoch {g.region_epoch}" for n, g in guards.items()], hidden
+        held = [f"{n}: {g.state} of {g.region} at region epoch {g.region_epoch}" for n, g in guards.items()]
+        return held, [f"{n}: {why}" for n, why in hidden(seen).items()]
 
     def _stamp_late(self, report: Report, blank: list[str]) -> None:
         """Others have guards already. Perhaps another bootstrap is just stamping: give it the time it has."""

@@ -176,6 +176,12 @@ def served_by(peers: Statuses, region: str) -> tuple[int, str]:
     return max(superseded_by(peers, region), *fenced, (0, ""))
 
 
+def hidden(peers: Statuses) -> dict[str, str]:
+    """The primaries that answer and do not show whether they have a guard, as they are loading; and why. A replica whose
+    primary is away does not show its copy either, but is one for that."""
+    return {n: s.reason for n, s in peers.items() if s.primary and s.reason}
+
+
 def may_confirm(name: str, own: Statuses, peers: Statuses, region: str) -> str:
     """Why ``name`` may be confirmed for the run of its present process; '' if nobody is there to say so."""
     guard = own[name].original(region, name)

@@ -199,6 +199,18 @@ def test_a_repair_does_not_lift_a_fence_nor_take_over_from_the_region_that_serve
     assert {west.guard(n)["region_epoch"] for n in NAMES} == {"5"}, "above all that was seen"
 
 
+def test_a_repair_does_not_take_over_while_the_other_region_does_not_show_its_guards(regions: Regions) -> None:
+    """As while it is loading. Its epoch is not seen either: both would serve at one."""
+    west, east = regions.west, regions.east
+    regions.fail_over(2)
+    for name in NAMES:
+        west.nodes[name].client().hset("holdfast:guard", "state", "recovering")
+        east.nodes[name].client().execute_command("ACL", "SETUSER", "service", "-hmget")
+    code, told = repair(west, "--all", "--confirm", "west")
+    assert (code, "db_g1: noperm" in told) == (3, True), told
+    assert west.states() == ["recovering"] * 3
+
+
 def test_a_fence_raised_above_the_region_that_serves_is_not_taken_back_without_a_word(regions: Regions) -> None:
     east = succeeded(regions)
     west = regions.west
