@@ -177,8 +177,8 @@ def served_by(peers: Statuses, region: str) -> tuple[int, str]:
 
 
 def hidden(peers: Statuses) -> dict[str, str]:
-    """The primaries that answer and do not show whether they have a guard, as they are loading; and why. A replica whose
-    primary is away does not show its copy either, but is one for that."""
+    """The primaries that answer and do not show whether they have a guard, as they are loading; and why. A replica
+    whose primary is away does not show its copy either, but is one for that."""
     return {n: s.reason for n, s in peers.items() if s.primary and s.reason}
 
 
