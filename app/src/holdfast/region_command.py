@@ -46,6 +46,8 @@ from .settings import BootstrapSettings
 LOOK_SEC = 2.0
 #: How often a guard that settling, healing or a restart moves under the fence is looked at and fenced again.
 FENCE_ATTEMPTS = 5
+#: Nothing is let serve by what was seen longer ago than that, by the node's own clock: this command may be suspended.
+MOVE_WITHIN_MS = 10_000
 CURE = (
     "the log of a node named above says why (a full disk ends Redis): mend it and run this again; "
     f"one that is gone for good is given up with {giving_up('<node>')}"
@@ -251,7 +253,9 @@ class RegionCommand:
         """Move these guards and stamp them as confirmed. Goes on after a failure: what is done counts."""
         failed = {}
         for node, (before, after) in moves.items():
-            problem = self._own.move(node, own[node].run_id, before, after, True, reason, history)
+            seen = own[node]
+            latest = seen.clock_ms + MOVE_WITHIN_MS if seen.clock_ms is not None else 0
+            problem = self._own.move(node, seen.run_id, before, after, True, reason, history, latest)
             if problem:
                 failed[node] = problem
             elif name:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cluster import PASSWORD, App, Cluster, wait_for
 from regions import NAMES, Regions
 
-PAUSED = (str(Path(__file__).resolve().parent / "paused_confirm.py"),)
+PAUSED = (str(Path(__file__).resolve().parent / "paused_move.py"),)
 
 
 def reason(app: App) -> str:
@@ -264,6 +264,14 @@ def test_a_confirmation_that_comes_late_confirms_nothing(regions: Regions) -> No
     assert not events(pulls, "REGION_CONFIRMED")
     assert app.write("k", "v").code == "fenced"
     assert reason(app) == "unconfirmed"
+
+
+def test_a_command_that_was_suspended_lets_nobody_serve_by_what_it_saw_before(regions: Regions) -> None:
+    assert regions.west.region("fence", "--epoch", "2", "--reason", "drill")[0] == 0
+    code, told, words = regions.west.region("unfence", "--epoch", "2", launch=PAUSED, PAUSE_SEC="11", EVENTS="no")
+    assert (code, "too old" in str(told["nodes"])) == (3, True), words
+    assert regions.west.states() == ["fenced"] * 3
+    assert regions.west.region("unfence", "--epoch", "2")[0] == 0, "run again"
 
 
 def test_an_instance_that_starts_beside_a_region_that_serves_answers_nothing_before_it_has_looked(

@@ -1,5 +1,5 @@
-"""`holdfast replicate` that is paused once, for PAUSE_SEC, between its look at both regions and what it does then:
-``python paused_confirm.py replicate``."""
+"""A command that is paused once, for PAUSE_SEC, between its look at both regions and what it does then: ``python
+paused_move.py replicate``. With EVENTS=no it does not say so on standard output."""
 
 import json
 import os
@@ -14,13 +14,17 @@ unpaused = RegionNodes.move
 pauses = [float(os.environ["PAUSE_SEC"])]
 
 
+def say(event: str) -> None:
+    if os.environ.get("EVENTS") != "no":
+        sys.stdout.write(json.dumps({"event": event}) + "\n")
+        sys.stdout.flush()
+
+
 def move(self: RegionNodes, *arguments: Any, **more: Any) -> str:
     if pauses:
-        sys.stdout.write(json.dumps({"event": "PAUSED"}) + "\n")
-        sys.stdout.flush()
+        say("PAUSED")
         time.sleep(pauses.pop())
-        sys.stdout.write(json.dumps({"event": "GOES_ON"}) + "\n")
-        sys.stdout.flush()
+        say("GOES_ON")
     return unpaused(self, *arguments, **more)
 
 
