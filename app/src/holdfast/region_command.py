@@ -118,9 +118,10 @@ class RegionCommand:
                     failed[node] = self._fence_node(node, own[node].run_id, guard, epoch, arguments.reason)
             if not any(problem in (CHANGED, RESTARTED) for problem in failed.values()):
                 break
-        failed = {n: problem for n, problem in failed.items() if problem}
         own, _peers = self._look()
         fenced_nodes = fenced_at(own, self._region, epoch)
+        # Somebody else may have fenced it, at this epoch or a higher one, before this command came to it.
+        failed = {n: problem for n, problem in failed.items() if problem and n not in fenced_nodes}
         nodes = {n: "fenced" if n in fenced_nodes else failed.get(n) or _why_not(s) for n, s in own.items()}
         told: dict[str, Any] = {"epoch": epoch, "fenced": fenced_nodes, "nodes": nodes}
         if failed or len(fenced_nodes) < majority(len(own)):

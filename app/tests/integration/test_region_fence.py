@@ -21,6 +21,14 @@ def test_a_fence_goes_on_where_settling_moves_guards_under_it(regions: Regions) 
     assert words.count("REGION_FENCED") == 3
 
 
+def test_a_fence_that_somebody_else_was_faster_with_is_one(regions: Regions) -> None:
+    code, told, words = regions.west.region(
+        "fence", "--epoch", "2", "--reason", "race", launch=RACING, RACES="1", FENCES="3"
+    )
+    assert (code, told["fenced"]) == (0, list(NAMES)), words
+    assert {regions.west.guard(n)["region_epoch"] for n in NAMES} == {"3"}
+
+
 def test_control_a_fence_that_tries_once_leaves_the_region_serving(regions: Regions) -> None:
     code, told, words = regions.west.region(
         "fence", "--epoch", "2", "--reason", "race", launch=RACING, RACES="1", ATTEMPTS="1"
