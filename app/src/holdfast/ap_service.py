@@ -73,7 +73,8 @@ class ApService:
     """``by_clock`` puts nodes whose clock is known bad behind the others: the executing node mints the version.
 
     ``latest`` (node, monotonic seconds): what the node's clock shows then, in ms; a write that a node comes to later is
-    refused there, for it would be minted above what was acknowledged meanwhile. None: not known, not refused.
+    refused there, for it would be minted above what was acknowledged meanwhile. None: not known, so it is not refused,
+    and nothing is written elsewhere once it may be on its way.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class ApService:
         deadline = time.monotonic() + self._timeout
         maybe_stored = False
         reasons: list[str] = []
+        unlimited: set[str] = set()
         keeping = self._records.keeping(shown) if shown is not None else None
         order = self._by_clock(self._order)
         for node in order:
@@ -160,7 +162,7 @@ class ApService:
             noted: list[Any] = []
             if keep is not None:
                 keys, noted = [*keys, scripts.session_key(keep.identity)], list(keep.arguments)
-            args = partial(self._write_arguments, node, [kind, value, key, floor, self._drift], noted)
+            args = partial(self._write_arguments, node, [kind, value, key, floor, self._drift], noted, unlimited)
             result = self._ask(node, scripts.AP_WRITE, keys, args, deadline, order[-1])
             if isinstance(result, Answer):
                 version, sequence, incarnation, prolonged = (f.decode() for f in result.value)
@@ -169,15 +171,23 @@ class ApService:
                 after = session.with_write(node, incarnation, int(sequence), Version.parse(version).hlc)
                 return ApWritten(version, (node,), after, cookie)
             # Going on after a lost reply may write the value twice, with two versions, both before this ends: the same
-            # value, so last-writer-wins ends in it either way.
-            maybe_stored = maybe_stored or (isinstance(result, Failed) and not result.certain)
+            # value, so last-writer-wins ends in it either way. Without a latest time the node may come to it much
+            # later, and would win over what is acknowledged meanwhile.
+            lost = isinstance(result, Failed) and not result.certain
+            maybe_stored = maybe_stored or lost
             reasons.append(f"{node}: {_why(result)}")
+            if lost and node in unlimited:
+                break
         if maybe_stored:
             raise OutcomeUnknown(f"no node confirmed in time; the value may yet appear ({'; '.join(reasons)})")
         raise self._none_left(reasons)
 
-    def _write_arguments(self, node: str, value: list[Any], noted: list[Any], until: float) -> list[Any]:
+    def _write_arguments(
+        self, node: str, value: list[Any], noted: list[Any], unlimited: set[str], until: float
+    ) -> list[Any]:
         latest = self._latest(node, until)
+        if latest is None:
+            unlimited.add(node)
         return [*value, "" if latest is None else latest, *noted]
 
     def _read_first(self, key: str, deadline: float, identity: str | None) -> _Seen:

@@ -1,7 +1,8 @@
 """`holdfast bootstrap`: gives blank nodes their guard, once. Safe to run at any time, by several at once.
 
 - All nodes reachable, distinct and blank: each is stamped *member*; but not if a node of the other region has a guard:
-  then that region serves or did, and a second one beside it is what must never be.
+  then that region serves or did, and a second one beside it is what must never be. Nor while a primary there answers
+  that cannot show whether it has one: it is loading its data.
 - Some node has a guard: blank reachable nodes are stamped *recovering*, nothing else is touched.
 - No node has a guard and one is unreachable: nothing is changed; the unreachable one may be a member of old.
 - Some node is a replica (a standby region): nothing is changed, and nothing is wrong.
@@ -19,6 +20,7 @@ from typing import Any
 from . import scripts
 from .guard import MEMBER, RECOVERING, Guard
 from .link import Answer, Command, Failed, NodeLink, Outcome, plain_command, script_command
+from .region import hidden
 from .region_nodes import RegionNodes
 from .settings import BootstrapSettings
 
@@ -116,7 +118,7 @@ class Bootstrap:
 
     def _stamp_first(self, report: Report, blank: list[str]) -> None:
         """All are blank. Peers that do not answer or are blank too are no hindrance: a first start looks like that."""
-        held = self._look_at_peers()
+        held, silent = self._look_at_peers()
         if held:
             report.exit_code = OTHER_REGION
             report.messages.append(
@@ -125,13 +127,20 @@ class Bootstrap:
                 "(REPLICAOF); if there is no other region any more, empty PEER_NODES"
             )
             return
+        if silent:
+            report.exit_code = UNREACHABLE_NODE
+            report.messages.append(
+                f"{', '.join(blank)}: blank, but nodes of the other region answer and do not show whether they have a "
+                f"guard ({', '.join(silent)}); nothing was changed. Run this again when they do"
+            )
+            return
         for name in blank:
             self._stamp(report, name, MEMBER)
 
-    def _look_at_peers(self) -> list[str]:
-        """What those nodes of the other region say that have a guard."""
+    def _look_at_peers(self) -> tuple[list[str], list[str]]:
+        """What those nodes of the other region say that have a guard; and those that answer without saying."""
         if not self._settings.peers:
-            return []
+            return [], []
         peers = RegionNodes(self._settings.peers, self._settings.redis, self._settings.network_timeout_sec * 2)
         peers.start()
         try:
@@ -139,7 +148,8 @@ class Bootstrap:
         finally:
             peers.stop()
         guards = {n: s.guard for n, s in seen.items() if s.guard is not None}
-        return [f"{n}: {g.state} of {g.region} at region epoch {g.region_epoch}" for n, g in guards.items()]
+        held = [f"{n}: {g.state} of {g.region} at region epoch {g.region_epoch}" for n, g in guards.items()]
+        return held, [f"{n}: {why}" for n, why in hidden(seen).items()]
 
     def _stamp_late(self, report: Report, blank: list[str]) -> None:
         """Others have guards already. Perhaps another bootstrap is just stamping: give it the time it has."""

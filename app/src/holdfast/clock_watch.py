@@ -100,8 +100,9 @@ class ClockWatch:
         return done
 
     def _run(self) -> None:
-        while not self._stop.wait(PERIOD_SEC):
+        while not self._stop.is_set():
             try:
                 self.look()
             except Exception:
                 LOG.exception("CLOCK_WATCH_ERROR")
+            self._stop.wait(PERIOD_SEC)

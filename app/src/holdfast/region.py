@@ -182,12 +182,18 @@ def served_by(peers: Statuses, region: str) -> tuple[int, str]:
     return max(superseded_by(peers, region), *fenced, (0, ""))
 
 
+def hidden(peers: Statuses) -> dict[str, str]:
+    """The primaries that answer and do not show whether they have a guard, as they are loading; and why. A replica
+    whose primary is away does not show its copy either, but is one for that."""
+    return {n: s.reason for n, s in peers.items() if s.primary and s.reason}
+
+
 def may_confirm(name: str, own: Statuses, peers: Statuses, region: str) -> str:
     """Why ``name`` may be confirmed for the run of its present process; '' if nobody is there to say so."""
     guard = own[name].original(region, name)
     if guard is None or guard.state not in VOTING:
         return ""
-    if superseded_by(peers, region)[0] >= guard.region_epoch:
+    if served_by(peers, region)[0] >= guard.region_epoch:
         return ""
     fellows = [
         n
@@ -259,6 +265,13 @@ def to_unfence(
     ahead, who = superseded_by(peers, region)
     if ahead >= epoch:
         raise RegionRefused(f"{who} of the other region serves at region epoch {ahead}: this region stays fenced")
+    fenced = {n: s.guard for n, s in own.items() if s.guard is not None and n in fenced_at(own, region, epoch)}
+    above = [n for n, g in fenced.items() if g.region_epoch > epoch]
+    if above:
+        raise RegionRefused(
+            f"--epoch {epoch}: {', '.join(above)} was fenced at {fenced[above[0]].region_epoch}; use that"
+        )
+    check_above(peers, region, epoch)
     quiet = [n for n, s in peers.items() if _is_not_ahead(s, epoch)]
     if peers and len(quiet) < majority(len(peers)) and not confirmed:
         raise RegionRefused(
@@ -266,12 +279,6 @@ def to_unfence(
             f"others up, or, if you know that no promotion was begun, add --confirm {region}"
         )
     _check_successor(own, peers, region, epoch, confirmed)
-    fenced = {n: s.guard for n, s in own.items() if s.guard is not None and n in fenced_at(own, region, epoch)}
-    above = [n for n, g in fenced.items() if g.region_epoch > epoch]
-    if above:
-        raise RegionRefused(
-            f"--epoch {epoch}: {', '.join(above)} was fenced at {fenced[above[0]].region_epoch}; use that"
-        )
     back = [
         n
         for n, s in own.items()
@@ -284,6 +291,16 @@ def to_unfence(
         )
     top = _served_last(own, {*fenced, *back})
     return {n: (g, _as_before(own[n], g, top)) for n, g in fenced.items()}
+
+
+def check_above(peers: Statuses, region: str, epoch: int) -> None:
+    """Whatever is typed: at or below an epoch that the other region served at this one would close again at once."""
+    after, who = served_by(peers, region)
+    if after >= epoch:
+        raise RegionRefused(
+            f"{who} of the other region served at region epoch {after}, and this one may serve above that only: "
+            f"holdfast region fence --epoch {after + 1}, then unfence --epoch {after + 1}"
+        )
 
 
 def _served_last(own: Statuses, nodes: Iterable[str]) -> int:

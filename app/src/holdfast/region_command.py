@@ -25,6 +25,7 @@ from .region import (
     RegionRefused,
     Status,
     Statuses,
+    check_above,
     fenced_at,
     left_below,
     majority,
@@ -46,6 +47,8 @@ from .settings import BootstrapSettings
 LOOK_SEC = 2.0
 #: How often a guard that settling, healing or a restart moves under the fence is looked at and fenced again.
 FENCE_ATTEMPTS = 5
+#: Nothing is let serve by what was seen longer ago than that, by the node's own clock: this command may be suspended.
+MOVE_WITHIN_MS = 10_000
 CURE = (
     "the log of a node named above says why (a full disk ends Redis): mend it and run this again; "
     f"one that is gone for good is given up with {giving_up('<node>')}"
@@ -118,9 +121,10 @@ class RegionCommand:
                     failed[node] = self._fence_node(node, own[node].run_id, guard, epoch, arguments.reason)
             if not any(problem in (CHANGED, RESTARTED) for problem in failed.values()):
                 break
-        failed = {n: problem for n, problem in failed.items() if problem}
         own, _peers = self._look()
         fenced_nodes = fenced_at(own, self._region, epoch)
+        # Somebody else may have fenced it, at this epoch or a higher one, before this command came to it.
+        failed = {n: problem for n, problem in failed.items() if problem and n not in fenced_nodes}
         nodes = {n: "fenced" if n in fenced_nodes else failed.get(n) or _why_not(s) for n, s in own.items()}
         told: dict[str, Any] = {"epoch": epoch, "fenced": fenced_nodes, "nodes": nodes}
         if failed or len(fenced_nodes) < majority(len(own)):
@@ -163,6 +167,7 @@ class RegionCommand:
         ahead, who = superseded_by(peers, self._region)
         if ahead >= arguments.epoch:
             raise RegionRefused(f"{who} of the other region serves at region epoch {ahead}")
+        check_above(peers, self._region, arguments.epoch)
         held = {n: g for n, s in own.items() if (g := s.original(self._region, n)) is not None and g.state in VOTING}
         other = [n for n, g in held.items() if g.region_epoch != arguments.epoch]
         if other or not held:
@@ -207,7 +212,12 @@ class RegionCommand:
             )
         if not plan.done:
             own, peers = self._look()
-            plan = look_what(own, peers)
+            try:
+                plan = look_what(own, peers)
+            except RegionRefused as why:
+                if not marks:
+                    raise
+                return self._end(Exit.INCOMPLETE, told, f"{why}; nodes are marked recovering by now")
             if plan.mark:
                 return self._end(Exit.INCOMPLETE, told, f"{', '.join(plan.mark)}: changed meanwhile; run this again")
             moves = {n: (g, replace(g, state=PROMOTED)) for n, g in plan.marked.items()}
@@ -247,7 +257,9 @@ class RegionCommand:
         """Move these guards and stamp them as confirmed. Goes on after a failure: what is done counts."""
         failed = {}
         for node, (before, after) in moves.items():
-            problem = self._own.move(node, own[node].run_id, before, after, True, reason, history)
+            seen = own[node]
+            latest = seen.clock_ms + MOVE_WITHIN_MS if seen.clock_ms is not None else 0
+            problem = self._own.move(node, seen.run_id, before, after, True, reason, history, latest)
             if problem:
                 failed[node] = problem
             elif name:

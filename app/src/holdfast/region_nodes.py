@@ -19,6 +19,7 @@ from .settings import Address, RedisAccess
 
 #: Why a move was not done although the node answered: look again, and try again.
 CHANGED, RESTARTED = "its guard was changed by somebody else", "it was restarted meanwhile"
+LATE = "what was seen of it is too old"
 
 _FIELDS = (
     "state",
@@ -72,13 +73,23 @@ class RegionNodes:
         return asked
 
     def move(
-        self, node: str, run_id: str, expected: Guard, new: Guard, confirm: bool, reason: str, history: int = 0
+        self,
+        node: str,
+        run_id: str,
+        expected: Guard,
+        new: Guard,
+        confirm: bool,
+        reason: str,
+        history: int = 0,
+        latest_ms: int = 0,
     ) -> str:
-        """Replace a guard in the very process that was looked at. Returns '' or why it was not done."""
+        """Replace a guard in the very process that was looked at; not after ``latest_ms`` by its own clock, 0: at any
+        time. Returns '' or why it was not done."""
         box: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         keys = [scripts.GUARD, scripts.PEERS, scripts.CP_STATE, scripts.LEASE_KEY, scripts.COLLECTOR_KEY]
         keys.append(scripts.HEARTBEAT)
         args = [*_six(expected), *_six(new), run_id, "1" if confirm else "", reason[:300], history or ""]
+        args.append(latest_ms or "")
         deadline = time.monotonic() + self._timeout
         self._links[node].submit(script_command(scripts.REGION_MOVE, keys, args, deadline, box.put))
         try:
@@ -90,7 +101,7 @@ class RegionNodes:
         head, *rest = outcome.value
         if head == b"GUARD":
             return "" if Guard.from_fields(rest) == new else CHANGED
-        return "" if head == b"OK" else RESTARTED
+        return "" if head == b"OK" else LATE if head == b"LATE" else RESTARTED
 
 
 class Asked:

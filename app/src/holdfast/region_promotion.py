@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .guard import FENCED, MEMBER, PROMOTED, RECOVERING, Guard
-from .region import RegionRefused, Statuses, majority, superseded_by
+from .region import RegionRefused, Statuses, majority, served_by, superseded_by
 
 
 def giving_up(node: str) -> str:
@@ -43,7 +43,7 @@ def promote_plan(
         return Promotion({}, {}, promoted, True)
     check_nodes(own, taken)
     copies = {n: g for n in taken if n not in ours and (g := own[n].guard) is not None}
-    _check_copies(copies, taken, ours, region, epoch)
+    _check_copies(own, copies, taken, ours, region, epoch)
     check_histories(own, taken, copies)
     _check_moments({n: own[n].restored_to for n in taken if n not in promoted})
     # A guard that is a copy holds copied_ms of another promotion.
@@ -73,7 +73,9 @@ def check_nodes(own: Statuses, taken: list[str]) -> None:
         raise RegionRefused(f"{', '.join(unread)}: {own[unread[0]].trouble or own[unread[0]].reason}; cure that first")
 
 
-def _check_copies(copies: dict[str, Guard], taken: list[str], ours: dict[str, Guard], region: str, epoch: int) -> None:
+def _check_copies(
+    own: Statuses, copies: dict[str, Guard], taken: list[str], ours: dict[str, Guard], region: str, epoch: int
+) -> None:
     bare = [n for n in taken if n not in copies and n not in ours]
     if bare:
         raise RegionRefused(f"{', '.join(bare)}: has no guard, so it is no copy; give it up with {giving_up(bare[0])}")
@@ -91,8 +93,9 @@ def _check_copies(copies: dict[str, Guard], taken: list[str], ours: dict[str, Gu
     if len(donors) > 1:
         raise RegionRefused(f"the nodes are copies of several regions ({', '.join(sorted(donors))})")
     for node, guard in copies.items():
-        # At the very epoch at which the other region was fenced nobody has written.
-        if guard.region_epoch > epoch or (guard.region_epoch == epoch and guard.state != FENCED):
+        # At the very epoch at which the other region was fenced nobody has written; unless it closed by itself there.
+        written = guard.state != FENCED or (own[node].fenced_epoch or 0) >= epoch
+        if guard.region_epoch > epoch or (guard.region_epoch == epoch and written):
             raise RegionRefused(
                 f"--epoch {epoch}: {node} is a copy of epoch {guard.region_epoch}; use {guard.region_epoch + 1} or more"
             )
@@ -151,6 +154,11 @@ def _check_peers(peers: Statuses, region: str, epoch: int) -> None:
     if ahead >= epoch:
         raise RegionRefused(
             f"--epoch {epoch}: {who} of the other region serves at region epoch {ahead}; fence it, and use {ahead + 1}"
+        )
+    served, who = served_by(peers, region)
+    if served >= epoch:
+        raise RegionRefused(
+            f"--epoch {epoch}: {who} of the other region served at region epoch {served}; use {served + 1} or more"
         )
     above = [n for n, s in peers.items() if s.primary and s.guard is not None and s.guard.region_epoch > epoch]
     if above:

@@ -29,6 +29,10 @@ from .region_nodes import RegionNodes
 from .settings import Settings
 
 LOOK_SEC = 1.0
+#: Beyond the network timeout, which the first look takes where nobody answers.
+FIRST_LOOK_MARGIN_SEC = 0.5
+#: A node is confirmed within this time of what was seen, by its own clock: later the other region may be promoted.
+CONFIRM_WITHIN_MS = 3000
 #: A heartbeat is left alone that is younger than this: several processes write it.
 HEARTBEAT_MS = 800
 #: Two regions at one epoch: nodes are fenced only after this time, so that processes of both regions see why.
@@ -50,14 +54,17 @@ class PeerWatch:
         #: The last heartbeat seen on each own node that is a replica, by its primary's clock in ms; when it was new to
         #: us, by our monotonic clock.
         self._heartbeats: dict[str, tuple[int, float]] = {}
-        self._stop = threading.Event()
+        self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="region", daemon=True)
 
     def start(self) -> None:
+        """Returns when the other region was looked at once, or cannot be: nobody may serve beside it for not having
+        looked yet."""
         if self._settings.peers:
             self._peers.start()
             self._own.start()
             self._thread.start()
+            self._looked.wait(self._settings.network_timeout_sec + FIRST_LOOK_MARGIN_SEC)
 
     def stop(self) -> None:
         self._stop.set()
@@ -124,6 +131,7 @@ class PeerWatch:
                 f"--epoch {epoch + 1}; the other one is then a region that comes back"
             )
             event(LOG, logging.ERROR, "TWO_REGIONS_AT_ONE_EPOCH", node=who, region_epoch=epoch, cure=cure)
+        self._looked.set()
         return epoch, who
 
 
@@ -186,12 +194,12 @@ class RegionWatch(PeerWatch):
         region, waiting = self._settings.region, []
         for node, status in own.items():
             guard = status.original(region, node)
-            if guard is None or guard.state not in VOTING or status.is_confirmed:
+            if guard is None or guard.state not in VOTING or status.is_confirmed or status.clock_ms is None:
                 continue
-            why = may_confirm(node, own, peers, region)
+            why, latest = may_confirm(node, own, peers, region), status.clock_ms + CONFIRM_WITHIN_MS
             if not why:
                 waiting.append(node)
-            elif not self._own.move(node, status.run_id, guard, guard, True, why):
+            elif not self._own.move(node, status.run_id, guard, guard, True, why, latest_ms=latest):
                 self._notify("REGION_CONFIRMED", {"node": node, "region_epoch": guard.region_epoch, "reason": why})
         return ", ".join(waiting)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .guard import Guard
-from .region import Status, superseded_by
+from .region import Status, hidden, superseded_by
 from .region_nodes import RegionNodes
 from .repair import Healed, heal, raise_epoch_of_majority, readmit
 from .repair_all import check_unfenced, heal_all, readmit_all
@@ -140,7 +140,8 @@ class RepairCommand:
         return lambda phase, source, looked, copied: self._lines.progress(target, phase, source, looked, copied)
 
     def _peers(self) -> dict[str, Status]:
-        """The other region's nodes. Stops if one votes: this region must not serve again beside it, above its epoch."""
+        """The other region's nodes. Stops if one votes, or is just loading what tells: this region must not serve again
+        beside it, above its epoch."""
         peers = RegionNodes(self._settings.peers, self._settings.redis, max(2.0, self._settings.network_timeout_sec))
         peers.start()
         try:
@@ -153,6 +154,13 @@ class RepairCommand:
                 Code.FENCED,
                 f"{who} of the other region serves at region epoch {epoch}: this region must not serve beside it. "
                 "If the other one shall not, fence it (holdfast region fence) and run this again",
+            )
+        silent = hidden(seen)
+        if silent:
+            raise Stopped(
+                Code.UNREACHABLE,
+                f"nodes of the other region answer and do not show whether they vote "
+                f"({', '.join(f'{n}: {why}' for n, why in silent.items())}): run this again when they do",
             )
         return seen
 

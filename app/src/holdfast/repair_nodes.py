@@ -114,7 +114,10 @@ def _told(step: Step, outcome: Answer | Failed) -> Told:
     if head == b"GUARD":
         return Differs(Guard.from_fields(rest))
     if isinstance(step, Look):
-        return Seen(Guard.from_fields(rest[0]), rest[1] == 0, rest[2].decode(), rest[3].decode(), int(rest[4] or 0))
+        guard, others, run_id, floor, history, marked = rest
+        return Seen(
+            Guard.from_fields(guard), others == 0, run_id.decode(), floor.decode(), int(history or 0), marked == b"1"
+        )
     if isinstance(step, Move | Floor | Forget):
         return Moved()
     if isinstance(step, Page):

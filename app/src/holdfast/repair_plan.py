@@ -80,6 +80,8 @@ class Seen:
     floor: str = ""
     #: The region epoch from which on its history was cut back (region_adopt.py); 0: it never was.
     history: int = 0
+    #: A copy that a promotion (or an adoption) marked *recovering* and never made a voter.
+    marked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ def check_target(name: str, seen: dict[str, Seen], region: str) -> Seen:
         raise Stopped(Code.WRONG_NODE, f"{name}: its guard names node {guard.node} of region {guard.region}")
     if guard.state == FENCED:
         raise Stopped(Code.FENCED, f"{name}: fenced, this region must not serve")
-    if guard.state == PROMOTED and not seen[name].empty:
+    if (guard.state == PROMOTED or seen[name].marked) and not seen[name].empty:
         raise Stopped(
             Code.MUST_EMPTY,
             f"{name}: a promoted copy that was set aside must not be merged; empty the node and run this again",

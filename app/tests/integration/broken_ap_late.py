@@ -1,12 +1,17 @@
-"""The service without the latest time of AP writes, for a negative control: ``python broken_ap_late.py serve``."""
+"""The service with another latest time of AP writes: ``python broken_ap_late.py serve``. LATEST: ``none``, as while no
+clock has been read; otherwise one that never comes, for a negative control."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 from holdfast import cli
 from holdfast.clock_watch import ClockWatch
 
+NEVER_MS = 1 << 52
+
 if __name__ == "__main__":
-    ClockWatch.latest = lambda _self, _node, _until: None  # type: ignore[method-assign]
+    latest = None if os.environ.get("LATEST") == "none" else NEVER_MS
+    ClockWatch.latest = lambda _self, _node, _until: latest  # type: ignore[method-assign]
     sys.exit(cli.main(sys.argv[1:]))

@@ -10,6 +10,8 @@ from pathlib import Path
 from cluster import Cluster, wait_for
 from test_ap import ZONES, contents, converged, start
 
+BROKEN = (str(Path(__file__).with_name("broken_ap_late.py")),)
+
 
 def overtaken(cluster: Cluster, launch: tuple[str, ...] = ("-m", "holdfast")) -> str:
     """Write A and then B while the zone's own node hangs; let it go on, and return what every zone ends with."""
@@ -39,7 +41,21 @@ def test_a_write_that_its_node_comes_to_late_is_refused(cluster: Cluster) -> Non
 
 
 def test_without_the_latest_time_it_would_win(cluster: Cluster) -> None:
-    assert overtaken(cluster, (str(Path(__file__).with_name("broken_ap_late.py")),)) == "A"
+    assert overtaken(cluster, BROKEN) == "A"
+
+
+def test_while_the_clock_of_a_hanging_node_is_not_known_no_other_one_takes_its_write(cluster: Cluster) -> None:
+    """Or it would be acknowledged there, overwritten, and come back when the node goes on."""
+    app = cluster.run("serve", "ap", launch=BROKEN, LATEST="none")
+    assert wait_for("the node knows the script", lambda: app.write("k", "before").status == 200)
+    node = cluster.nodes["db_g1"]
+    node.signal(signal.SIGSTOP)
+    try:
+        assert app.write("k", "A").code == "outcome_unknown"
+        taken = wait_for("its breaker is open", lambda: app.write("k", "B").json.get("acks"), 15)
+    finally:
+        node.signal(signal.SIGCONT)
+    assert taken != ["db_g1"], "what is not sent at all goes on"
 
 
 def test_full_nodes_take_writes_again_once_the_missing_zone_is_back(cluster: Cluster) -> None:

@@ -22,6 +22,14 @@ def test_a_fence_goes_on_where_settling_moves_guards_under_it(regions: Regions) 
     assert words.count("REGION_FENCED") == 3
 
 
+def test_a_fence_that_somebody_else_was_faster_with_is_one(regions: Regions) -> None:
+    code, told, words = regions.west.region(
+        "fence", "--epoch", "2", "--reason", "race", launch=RACING, RACES="1", FENCES="3"
+    )
+    assert (code, told["fenced"]) == (0, list(NAMES)), words
+    assert {regions.west.guard(n)["region_epoch"] for n in NAMES} == {"3"}
+
+
 def test_control_a_fence_that_tries_once_leaves_the_region_serving(regions: Regions) -> None:
     code, told, words = regions.west.region(
         "fence", "--epoch", "2", "--reason", "race", launch=RACING, RACES="1", ATTEMPTS="1"
@@ -156,6 +164,8 @@ def test_two_regions_at_one_epoch_both_close_and_a_person_decides(regions: Regio
         assert said[0]["level"] == "ERROR"
         assert "fence --epoch 3, then unfence" in str(said[0]["cure"])
     wait_for("their nodes too", lambda: regions.west.states() + regions.east.states() == ["fenced"] * 6)
+    code, _told, words = regions.east.region("unfence", "--epoch", "2", "--confirm", "east")
+    assert (code, "fence --epoch 3, then unfence --epoch 3" in words) == (6, True), "or it would close again at once"
     assert regions.east.region("fence", "--epoch", "3", "--reason", "its history stays")[0] == 0
     code, _told, words = regions.east.region("unfence", "--epoch", "3")
     assert code == 0, words
@@ -202,6 +212,18 @@ def test_a_repair_does_not_lift_a_fence_nor_take_over_from_the_region_that_serve
     code, told = repair(west, "--all", "--confirm", "west")
     assert code == 0, told
     assert {west.guard(n)["region_epoch"] for n in NAMES} == {"5"}, "above all that was seen"
+
+
+def test_a_repair_does_not_take_over_while_the_other_region_does_not_show_its_guards(regions: Regions) -> None:
+    """As while it is loading. Its epoch is not seen either: both would serve at one."""
+    west, east = regions.west, regions.east
+    regions.fail_over(2)
+    for name in NAMES:
+        west.nodes[name].client().hset("holdfast:guard", "state", "recovering")
+        east.nodes[name].client().execute_command("ACL", "SETUSER", "service", "-hmget")
+    code, told = repair(west, "--all", "--confirm", "west")
+    assert (code, "db_g1: noperm" in told) == (3, True), told
+    assert west.states() == ["recovering"] * 3
 
 
 def test_a_fence_raised_above_the_region_that_serves_is_not_taken_back_without_a_word(regions: Regions) -> None:
@@ -291,6 +313,19 @@ def test_blank_nodes_do_not_begin_a_region_beside_one_that_serves(regions: Regio
     code, report = east.bootstrap(NETWORK_TIMEOUT_SEC="1")
     assert (code, report["changed"]) == (0, True), "nobody is there: a first start"
     assert east.states() == ["member"] * 3
+
+
+def test_blank_nodes_do_not_begin_a_region_while_the_other_one_does_not_show_its_guards(regions: Regions) -> None:
+    """It may be loading its data just now. (Here its nodes refuse to show them, which can be held for a test.)"""
+    regions.cut_loose()
+    for node in regions.east.nodes.values():
+        node.client().flushall()
+    for node in regions.west.nodes.values():
+        node.client().execute_command("ACL", "SETUSER", "service", "-hmget")
+    code, report = regions.east.bootstrap()
+    assert (code, report["changed"]) == (3, False)
+    assert "db_g1: noperm" in report["messages"][0]
+    assert regions.east.states() == [""] * 3
 
 
 def test_of_two_blank_regions_the_first_one_begins(regions: Regions) -> None:

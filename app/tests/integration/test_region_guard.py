@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from cluster import PASSWORD, App, Cluster, wait_for
 from regions import NAMES, WITHIN_SECONDS, Regions
+
+PAUSED = (str(Path(__file__).resolve().parent / "paused_move.py"),)
 
 
 def reason(app: App) -> str:
@@ -257,6 +260,55 @@ def test_a_whole_region_that_was_off_goes_on_if_the_other_was_not_promoted(regio
     code, _told, words = regions.west.region("confirm", "--epoch", "1", "--confirm", "west")
     assert code == 0, words
     wait_for("typed", lambda: app.read("k").status == 200)
+
+
+def test_a_confirmation_that_comes_late_confirms_nothing(regions: Regions) -> None:
+    """Who confirms may be paused between its look and the confirmation; the other region is promoted meanwhile."""
+    regions.in_step()
+    app = regions.west.run("serve", "cp")
+    restart(regions, *NAMES)
+    wait_for("waits", lambda: reason(app) == "unconfirmed")
+    regions.in_step()
+    pulls = regions.west.run("replicate", "ap", launch=PAUSED, PAUSE_SEC="6")
+    wait_for("it saw replicas there", lambda: events(pulls, "PAUSED"))
+    regions.cut_regions()
+    for cable in regions.cables.values():
+        cable.cut = True
+    regions.fail_over(2)
+    wait_for("it goes on", lambda: events(pulls, "GOES_ON"))
+    time.sleep(3)
+    assert not events(pulls, "REGION_CONFIRMED")
+    assert app.write("k", "v").code == "fenced"
+    assert reason(app) == "unconfirmed"
+
+
+def test_a_command_that_was_suspended_lets_nobody_serve_by_what_it_saw_before(regions: Regions) -> None:
+    assert regions.west.region("fence", "--epoch", "2", "--reason", "drill")[0] == 0
+    code, told, words = regions.west.region("unfence", "--epoch", "2", launch=PAUSED, PAUSE_SEC="11", EVENTS="no")
+    assert (code, "too old" in str(told["nodes"])) == (3, True), words
+    assert regions.west.states() == ["fenced"] * 3
+    assert regions.west.region("unfence", "--epoch", "2")[0] == 0, "run again"
+
+
+def test_an_instance_that_starts_beside_a_region_that_serves_answers_nothing_before_it_has_looked(
+    regions: Regions,
+) -> None:
+    regions.in_step()
+    regions.cut_regions()
+    for cable in regions.cables.values():
+        cable.cut = True
+    regions.fail_over(2)
+    began = time.monotonic()
+    dark = regions.west.run("serve", "cp")
+    assert wait_for("it cannot know", lambda: dark.write("k", "in the dark").status == 200, 5)
+    assert time.monotonic() - began < 15, "a region that is away keeps nobody from starting"
+    regions.cut_regions(False)
+    for cable in regions.to_east.values():
+        cable.delay = 0.2
+    assert set(regions.west.states()) == {"member"}, "nobody is there to fence them"
+    for mode in ("cp", "ap"):
+        app = regions.west.run("serve", mode, NETWORK_TIMEOUT_SEC="3")
+        assert app.write("k", "v").code == "fenced", "its first answer"
 
 
 def test_guards_of_before_there_was_another_region_count_and_are_confirmed(regions: Regions) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from cluster import wait_for
 from regions import NAMES, Regions
 
 HERE = Path(__file__).resolve().parent
+CUT_OFF = (str(HERE / "cut_off_promotion.py"),)
 
 
 def lag_behind(regions: Regions) -> None:
@@ -109,3 +112,31 @@ def test_a_node_that_is_set_aside_when_settling_does_not_come_back_with_its_data
     assert (code, told["code"]) == (3, "must_empty"), words
     assert app.read("k").json["value"] == "old"
     assert regions.east.guard("db_g3")["state"] == "promoted"
+
+
+def test_a_copy_that_was_marked_only_and_given_up_does_not_come_back_with_its_data(regions: Regions) -> None:
+    lag_behind(regions)
+    east = regions.east
+    regions.cut_loose()
+    victim = east.nodes["db_g3"].process
+    assert victim is not None
+    code, told, words = east.region("promote", "--epoch", "2", launch=CUT_OFF, VICTIM=str(victim.pid))
+    assert (code, told["nodes"]) == (3, dict.fromkeys(NAMES, "recovering")), words
+    assert "--without db_g3" in words
+    assert "nothing was changed" not in words
+    victim.wait()
+    code, _told, words = east.region("promote", "--epoch", "2", "--without", "db_g3")
+    assert code == 0, words
+    app = east.run("serve", "cp")
+    assert wait_for("serves", lambda: app.read("k").json.get("value")) == "old", "the operator accepted that"
+    east.nodes["db_g3"].start()
+    repair = [sys.executable, "-m", "holdfast", "repair", "db_g3"]
+    done = subprocess.run(repair, env=east.env("cp"), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "must_empty" in done.stdout) == (7, True), done.stdout
+    assert app.read("k").json["value"] == "old"
+    east.nodes["db_g3"].client().flushall()
+    assert east.bootstrap()[0] == 0
+    done = subprocess.run(repair, env=east.env("cp"), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    assert east.states() == ["member"] * 3
+    assert app.read("k").json["value"] == "old"

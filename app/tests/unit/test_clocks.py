@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 
-from holdfast import clocks
+from holdfast import clock_watch, clocks
+from holdfast.clock_watch import ClockWatch
 from holdfast.clocks import Reading, good, offset, reading
+from holdfast.link import Answer
 
 DRIFT = 500
 
@@ -46,3 +51,25 @@ def test_judgement_has_hysteresis_and_trusts_what_it_cannot_judge() -> None:
     assert good(False, 250, DRIFT)
     assert good(False, None, DRIFT)
     assert clocks.AGAIN < clocks.LIMIT < 1
+
+
+class Nodes:
+    names = ("n1", "n2", "n3")
+
+    def send(self, _node: str, _script: Any, _keys: Any, _args: Any, _deadline: float, done: Any) -> None:
+        done(Answer([b"1000"]))
+
+
+def test_the_first_look_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write to a node whose clock was never read is not limited."""
+    monkeypatch.setattr(clock_watch, "PERIOD_SEC", 600.0)
+    watch = ClockWatch(Nodes(), 1.0, DRIFT, lambda _name, _fields: None)  # type: ignore[arg-type]
+    assert watch.latest("n1", time.monotonic()) is None
+    watch.start()
+    try:
+        until = time.monotonic() + 5
+        while watch.latest("n1", time.monotonic()) is None and time.monotonic() < until:
+            time.sleep(0.01)
+        assert watch.latest("n1", time.monotonic()) is not None
+    finally:
+        watch.stop()

@@ -90,6 +90,11 @@ def test_under_which_epoch_a_region_serves() -> None:
     assert serving_epoch(LOOSE, "east") == 0
 
 
+def closed_at(epoch: int) -> dict[str, Status]:
+    """East, which served at the very epoch at which it is fenced: it closed by itself, as west served at that too."""
+    return {n: primary(n, "east", epoch, FENCED, fenced_from=MEMBER, fenced_epoch=epoch) for n in NAMES}
+
+
 def waits(*names: str) -> dict[str, Status]:
     return {n: primary(n, confirmed=n not in names) for n in NAMES}
 
@@ -115,6 +120,9 @@ def at(epoch: int, *names: str) -> dict[str, Status]:
         (at(3, *NAMES), east(2), False),  # two claim to serve: its history may be the later one
         (at(3, *NAMES), {**EAST, "a": primary("a", "east", 2)}, False),
         (at(3, *NAMES), east(2, FENCED), True),
+        (at(2, *NAMES), closed_at(2), False),  # it served at 2 as well, and closed by itself
+        (at(2, "a"), closed_at(2), False),
+        (at(3, *NAMES), closed_at(2), True),
         (at(3, "a"), east(2), True),  # fellows that serve at 3 have closed it already
         (waits(*NAMES), {**EAST, "a": primary("a", "east", 2, RECOVERING)}, True),
         (waits(*NAMES), east(2, RECOVERING), False),
@@ -225,6 +233,19 @@ def test_unfence_wants_a_word_where_the_other_region_served_since(peers: dict[st
         assert len(to_unfence(own, peers, "west", 3, False)) == 3
 
 
+def test_unfence_at_an_epoch_that_the_other_region_served_at_would_last_a_second() -> None:
+    """Both served at 2, and closed by themselves there. Whatever is typed: at 2 this one would close again at once."""
+    own = {n: replace(s, fenced_epoch=2) for n, s in fenced(2).items()}
+    for confirmed in (False, True):
+        with pytest.raises(RegionRefused, match=r"served at region epoch 2.*fence --epoch 3, then unfence --epoch 3"):
+            to_unfence(own, closed_at(2), "west", 2, confirmed)
+    above = {n: replace(s, fenced_epoch=2) for n, s in fenced(3).items()}
+    assert len(to_unfence(above, closed_at(2), "west", 3, False)) == 3, "the cure"
+    later = {n: primary(n, "east", 6, FENCED, fenced_from=MEMBER, fenced_epoch=5) for n in NAMES}
+    with pytest.raises(RegionRefused, match="fence --epoch 6, then unfence --epoch 6"):
+        to_unfence(above, later, "west", 3, True)
+
+
 AGED = {
     "a": primary("a", heartbeat_ms=99_000),
     "b": primary("b", heartbeat_ms=38_999),
@@ -246,6 +267,10 @@ def test_unfence_after_a_fence_that_reached_few_names_the_cure() -> None:
     with pytest.raises(RegionRefused, match=r"b, c does not answer: bring it up$"):
         to_unfence(few | {"b": AWAY, "c": AWAY}, EAST, "west", 2, False)
     assert left_below({**fenced(), "a": WEST["a"], "b": AWAY}, "west", 2) == {"a": 1}
+
+
+#: West, which closed by itself at the epoch at which it had served; or copies of it.
+CLOSED = {n: replace(s, fenced_epoch=2) for n, s in fenced(2).items()}
 
 
 def plan(own: dict[str, Status], peers: dict[str, Status], *without: str, epoch: int = 2) -> object:
@@ -277,6 +302,8 @@ def test_a_promotion_goes_on_where_it_was_cut_off() -> None:
         (LOOSE, WEST, (), 1, "use 2"),
         (LOOSE, {n: primary(n, epoch=2) for n in NAMES}, (), 2, "use 3"),
         (LOOSE, fenced(4), (), 3, "use 4"),
+        (LOOSE, CLOSED, (), 2, "served at region epoch 2; use 3"),
+        (CLOSED, {}, (), 2, "copy of epoch 2; use 3"),
         ({n: primary(n, epoch=3, state=FENCED) for n in NAMES}, {}, (), 2, "use 4"),
         ({**LOOSE, "a": primary("a", trouble="loading")}, {}, (), 2, "loading"),
         ({**LOOSE, "a": primary("a", guard=None)}, {}, (), 2, "no guard"),

@@ -26,6 +26,7 @@ from holdfast.repair_plan import (
     Steps,
     Stopped,
     Told,
+    check_target,
     split,
     valid,
 )
@@ -211,6 +212,17 @@ def test_an_older_region_epoch_must_be_emptied_first() -> None:
     assert stopped.value.code is Code.MUST_EMPTY
     nodes.data["c"].clear()
     nodes.drive(heal("c", NAMES, "lab", "fresh", quiet))
+
+
+def test_a_copy_that_was_marked_and_set_aside_must_be_emptied_first() -> None:
+    """Its promotion was cut off, and the others settled without it: what only it held was given up."""
+    others = seen(guard("a", 2, region_epoch=2), guard("b", 2, region_epoch=2))
+    copy = Seen(guard("c", state=RECOVERING, region_epoch=2), False, "run-c", marked=True)
+    with pytest.raises(Stopped) as stopped:
+        check_target("c", others | {"c": copy}, "lab")
+    assert stopped.value.code is Code.MUST_EMPTY
+    for able in (replace(copy, empty=True), replace(copy, marked=False)):
+        assert check_target("c", others | {"c": able}, "lab") == able
 
 
 def test_one_other_node_is_not_enough() -> None:

@@ -14,7 +14,7 @@ end
 if not same or (ARGV[1] == '' and redis.call('DBSIZE') > 0) then return {'GUARD', unpack(g)} end
 redis.call('HSET', KEYS[1], 'state', ARGV[7], 'region', ARGV[8], 'node', ARGV[9], 'region_epoch', ARGV[10],
   'membership_epoch', ARGV[11], 'incarnation', ARGV[12])
-redis.call('HDEL', KEYS[1], 'restored_to', 'history_before')
+redis.call('HDEL', KEYS[1], 'restored_to', 'history_before', 'marked')
 if tonumber(ARGV[13]) > tonumber(redis.call('HGET', KEYS[1], 'history') or '0') then redis.call('HSET', KEYS[1], 'history', ARGV[13]) end
 if ARGV[7] == 'recovering' then
   local peers = redis.call('HGETALL', KEYS[2])

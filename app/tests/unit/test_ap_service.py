@@ -1,0 +1,75 @@
+"""Where an AP write goes on when a node's answer is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from holdfast.ap_service import ApService
+from holdfast.errors import OutcomeUnknown
+from holdfast.guard import MEMBER, Guard
+from holdfast.link import Answer, Failed
+from holdfast.nodes import Result
+from holdfast.sessions import Session
+
+NAMES = ("a", "b", "c")
+VERSION = "00000001.000000000001" + "0000" + ".b"
+LOST, NOT_SENT = Failed("timeout", False), Failed("connect", True)
+
+
+class Guards:
+    def usable(self, node: str) -> Guard:
+        return Guard(MEMBER, "r", node, 1, 1, f"inc-{node}")
+
+    def withheld(self) -> None:
+        return None
+
+
+class Nodes:
+    """``results`` by node; the others take the write. ``asked`` in order."""
+
+    names = NAMES
+
+    def __init__(self, **results: Result) -> None:
+        self.guards, self.results, self.asked = Guards(), results, list[str]()
+
+    def guard_state(self, _node: str) -> str:
+        return MEMBER
+
+    def call(self, node: str, *_request: Any) -> Result:
+        self.asked.append(node)
+        return self.results.get(node, Answer([VERSION.encode(), b"1", b"inc", b"0"]))
+
+
+def write(nodes: Nodes, *known: str) -> None:
+    """``known``: the nodes whose clock was read."""
+    service = ApService(nodes, "a", 1.0, 1000, 500, latest=lambda n, _until: 5 if n in known else None)  # type: ignore[arg-type]
+    service.write("k", "v", Session())
+
+
+def test_a_lost_answer_sends_the_write_on_where_the_node_takes_none_late() -> None:
+    nodes = Nodes(a=LOST)
+    write(nodes, *NAMES)
+    assert nodes.asked == ["a", "b"]
+
+
+def test_a_lost_answer_of_a_node_whose_clock_was_never_read_ends_the_write() -> None:
+    """It may come to it minutes later, above all that other nodes acknowledge meanwhile."""
+    nodes = Nodes(a=LOST)
+    with pytest.raises(OutcomeUnknown):
+        write(nodes, "b", "c")
+    assert nodes.asked == ["a"]
+    nodes = Nodes(a=LOST, b=LOST)
+    with pytest.raises(OutcomeUnknown):
+        write(nodes, "a", "c")
+    assert nodes.asked == ["a", "b"]
+
+
+def test_what_was_never_sent_goes_on_whatever_is_known() -> None:
+    nodes = Nodes(a=NOT_SENT)
+    write(nodes)
+    assert nodes.asked == ["a", "b"]
+    nodes = Nodes(a=LOST, b=NOT_SENT)
+    write(nodes, "a")
+    assert nodes.asked == ["a", "b", "c"], "what was lost is taken by nobody late"
