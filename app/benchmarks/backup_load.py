@@ -1,13 +1,13 @@
 """How much a running backup adds to the service's p99, and how much memory the processes of a backup take.
 
-    PYTHONPATH=app/src python app/benchmarks/backup_load.py [--pairs 5] [--seconds 30] [--keys 100000] [--anew]
+    PYTHONPATH=app/src python app/benchmarks/backup_load.py [--pairs 5] [--seconds 30] [--keys 100000] [--no-census] [--anew]
 
 Three real nodes as deployed (`appendfsync always`), filled; `holdfast serve` CP; 200 requests a second, writes and
 reads in turns, by wrk: 64 connections that pause at random, so the pace hardly follows how fast answers come. Windows
 alternate without and with backups: of one node after the other, without a rest, with the priorities of the unit
 holdfast-backup@ (idle, for processor and disk): `collect --census`, then `restic backup` if there is restic, into a
 repository in memory (--repository: elsewhere), as that is on another machine otherwise. On hosts there are minutes
-between two backups, a census once a day, and a machine for each node. `watch` runs all the time. With --anew each
+between two backups, a census once a day only (--no-census: none), and a machine for each node. `watch` runs all the time. With --anew each
 backup is a node's first one: all its data is read, copied and encrypted.
 Prints each pair, p99 ratios first, and a line of JSON. Exit codes: 1 an answer was an error, or a step failed,
 2 not started: a tool or room on the disk is missing.
@@ -72,8 +72,9 @@ class Job(threading.Thread):
 
 
 class Bench:
-    def __init__(self, root: Path, repository: Path, anew: bool, disturb: bool) -> None:
+    def __init__(self, root: Path, repository: Path, census: bool, anew: bool, disturb: bool) -> None:
         self.root, self.repository, self.anew = root, repository, anew
+        self.census = ["--census"] if census else []
         self.targets = targets.Targets(root, workers=os.cpu_count() or 1)
         self.cluster = self.targets.cluster
         self.names = list(self.cluster.nodes)
@@ -164,9 +165,9 @@ class Bench:
                 shutil.rmtree(self.repository, ignore_errors=True)
                 self._restic("init")
         data = self.cluster.nodes[name].directory / "data"
-        collect = [*HOLDFAST, "backup", "collect", name, "--data", str(data), "--store", str(store), "--census"]
+        collect = [*HOLDFAST, "backup", "collect", name, "--data", str(data), "--store", str(store), *self.census]
         done = run([*IDLE, *collect], self.cluster.env("cp"), self.root)
-        self._note("collect --census", done.mib)
+        self._note(" ".join(["collect", *self.census]), done.mib)
         if self.restic:
             marks = ["--host", "benchmark", "--tag", name]
             places = [str(store / "sets"), str(store / "files")]
@@ -220,6 +221,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=30, help="of each window")
     parser.add_argument("--keys", type=int, default=100_000, help="of 1,000 bytes, on each node")
+    parser.add_argument("--no-census", action="store_true", help="as all backups but one a day")
     parser.add_argument("--anew", action="store_true", help="each backup a first one, of all data")
     parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to measure")
     parser.add_argument("--repository", type=Path, default=MEMORY, metavar="DIR", help="where restic's is made")
@@ -237,7 +239,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix=prefix, dir=given.directory) as root,
         tempfile.TemporaryDirectory(prefix=prefix, dir=given.repository) as remote,
     ):
-        bench = Bench(Path(root), Path(remote) / "repository", given.anew, given.disturb)
+        bench = Bench(Path(root), Path(remote) / "repository", not given.no_census, given.anew, given.disturb)
         result = bench.measure(given.keys, given.pairs, given.seconds)
     print(table(result))
     print(json.dumps(result))
