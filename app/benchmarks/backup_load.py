@@ -1,14 +1,14 @@
 """How much a running backup adds to the service's p99, and how much memory the processes of a backup take.
 
-    PYTHONPATH=app/src python app/benchmarks/backup_load.py [--pairs 5] [--seconds 30] [--keys 100000] [--no-census] [--anew]
+    PYTHONPATH=app/src python app/benchmarks/backup_load.py [--pairs 5] [--seconds 30] [--no-census] [--anew]
 
 Three real nodes as deployed (`appendfsync always`), filled; `holdfast serve` CP; 200 requests a second, writes and
 reads in turns, by wrk: 64 connections that pause at random, so the pace hardly follows how fast answers come. Windows
 alternate without and with backups: of one node after the other, without a rest, with the priorities of the unit
 holdfast-backup@ (idle, for processor and disk): `collect --census`, then `restic backup` if there is restic, into a
 repository in memory (--repository: elsewhere), as that is on another machine otherwise. On hosts there are minutes
-between two backups, a census once a day only (--no-census: none), and a machine for each node. `watch` runs all the time. With --anew each
-backup is a node's first one: all its data is read, copied and encrypted.
+between two backups, a census once a day only (--no-census: none), and a machine for each node. `watch` runs all the
+time. With --anew each backup is a node's first one: all its data is read, copied and encrypted.
 Prints each pair, p99 ratios first, and a line of JSON. Exit codes: 1 an answer was an error, or a step failed,
 2 not started: a tool or room on the disk is missing.
 """
