@@ -56,8 +56,11 @@ def test_one_command_makes_every_secret_encrypted_strong_and_unseen(mine):
     assert len(set(secrets)) == len(secrets) and all(len(str(value)) >= 32 for value in secrets)
     tokens = {path.name: path for path in (mine / "holdfast-production/tokens").iterdir()}
     assert all(path.stat().st_mode & 0o077 == 0 and len(path.read_text()) >= 32 for path in tokens.values())
-    assert {t["role"]: t["sha256"] for t in held["vault_app_api_tokens"]} == {
-        role: hashlib.sha256(path.read_bytes()).hexdigest() for role, path in tokens.items()
+    entries = {t["name"]: t for t in held["vault_app_api_tokens"]}
+    assert {n: t["sha256"] for n, t in entries.items()} == {n: hashlib.sha256(path.read_bytes()).hexdigest() for n, path in tokens.items()}
+    assert {n: (t["role"], t.get("rate_limit")) for n, t in entries.items()} == {
+        **{role: (role, None) for role in ("read", "write", "admin")},
+        "runbooks": ("write", "unlimited"),
     }
     shown = done.stdout + done.stderr
     assert not [value for value in [*secrets, *(path.read_text() for path in tokens.values())] if str(value) in shown]
