@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from hashlib import blake2b, sha1
-from typing import Any
+from typing import Any, TypeVar
 
 from . import scripts
 from .contract import TOMBSTONE
@@ -22,6 +22,8 @@ from .link import Answer, Command, NodeLink, Outcome
 from .region_compare import CONFLICT, MOOT, SAME, SUPERSEDED, UNDONE, Held, Judged, Plan, judge
 from .scripts import Script
 from .settings import Address, RedisAccess
+
+T = TypeVar("T")
 
 PAGE_KEYS = 250
 PAGES_AT_ONCE = 8
@@ -153,28 +155,25 @@ class Comparison:
             before.append(node)
 
     def _of(self, node: str, before: list[str]) -> Iterator[Lost]:
-        under_way: deque[_Page] = deque()
+        for page in _ahead(self._asked(node, before)):
+            yield from self._judged(page)
+
+    def _asked(self, node: str, before: list[str]) -> Iterator[_Page]:
         for flat in self._new_on(node, before):
             keys, expected = flat[::4], _digest(flat)
             others = [n for n in self._plan.read if n not in before and n != node and n not in self.unread]
             own = {n: self._own.some(n, keys, expected) for n in others}
-            peers = {n: self._peers.some(n, keys, expected) for n in self._plan.voters}
-            under_way.append(_Page(node, keys, flat, own, peers))
-            if len(under_way) >= PAGES_AT_ONCE:
-                yield from self._judged(under_way.popleft())
-        while under_way:
-            yield from self._judged(under_way.popleft())
+            yield _Page(node, keys, flat, own, {n: self._peers.some(n, keys, expected) for n in self._plan.voters})
 
     def _new_on(self, node: str, before: list[str]) -> Iterator[list[bytes]]:
         """Pages of what ``node`` has and none of ``before``, which were looked at already."""
-        under_way: deque[tuple[list[bytes], dict[str, Call]]] = deque()
-        for flat in self._pages(node):
-            expected = _digest(flat) if before else ""
-            under_way.append((flat, {n: self._own.some(n, flat[::4], expected) for n in before} if flat else {}))
-            if len(under_way) >= (PAGES_AT_ONCE if before else 1):
-                yield from self._without(*under_way.popleft())
-        while under_way:
-            yield from self._without(*under_way.popleft())
+        pages = filter(None, self._pages(node))
+        if not before:
+            yield from pages
+            return
+        asked = ((flat, {n: self._own.some(n, flat[::4], _digest(flat)) for n in before}) for flat in pages)
+        for flat, calls in _ahead(asked):
+            yield from self._without(flat, calls)
 
     def _without(self, flat: list[bytes], calls: dict[str, Call]) -> Iterator[list[bytes]]:
         kept = set(range(len(flat) // 4))
@@ -271,6 +270,16 @@ class Comparison:
             return False
         self._listed.add(digest)
         return True
+
+
+def _ahead(started: Iterable[T]) -> Iterator[T]:
+    """``started`` as it comes, with ``PAGES_AT_ONCE`` of it under way."""
+    under_way: deque[T] = deque()
+    for one in started:
+        under_way.append(one)
+        if len(under_way) >= PAGES_AT_ONCE:
+            yield under_way.popleft()
+    yield from under_way
 
 
 def _digest(flat: list[bytes]) -> str:
