@@ -110,13 +110,6 @@ def test_who_serves_before_a_planned_change():
     assert "both regions claim" in region.region_serves(status([primary("west")] * 3), "east")[0]
 
 
-def test_copies_have_arrived_when_each_shows_the_fence():
-    fenced = replica(state="fenced", region_epoch=4)
-    assert region.region_arrived(status([primary()] * 3, [fenced] * 3), 4)
-    for late in (replica(), replica(state="fenced", region_epoch=3), primary("east", 4, "fenced"), GONE):
-        assert not region.region_arrived(status([primary()] * 3, [fenced, late, fenced]), 4)
-
-
 @pytest.mark.parametrize(
     ("nodes", "peers"),
     [

@@ -15,6 +15,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     status.add_argument("--json", action="store_true", help="as JSON, which is what it always is")
     fence = actions.add_parser("fence", help="this region must not serve from now on")
     fence.add_argument("--reason", required=True, help="for the audit log and the guards")
+    fence.add_argument(
+        "--copies",
+        type=_seconds,
+        default=0.0,
+        metavar="SEC",
+        help="wait so long for the copies in the other region to show it",
+    )
     unfence = actions.add_parser("unfence", help="a planned switch was given up before the other region was promoted")
     promote = actions.add_parser("promote", help="this region's nodes are primaries now: let it serve")
     promote.add_argument("--reason", default="promoted by hand", help="for the audit log and the guards")
@@ -80,6 +87,13 @@ def _moment(text: str) -> str:
         return moments.shown(moments.parse(text))
     except Refused as why:
         raise ArgumentTypeError(str(why)) from None
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 3600:
+        raise ValueError
+    return number
 
 
 def _epoch(text: str) -> int:

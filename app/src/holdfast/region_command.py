@@ -26,17 +26,15 @@ from .region import (
     Status,
     Statuses,
     check_above,
-    fenced_at,
     left_below,
-    majority,
     serving_epoch,
     superseded_by,
-    to_fence,
     to_unfence,
     with_last_heartbeat,
 )
 from .region_adopt import PutBack, adopt_plan
-from .region_nodes import CHANGED, RESTARTED, RegionNodes
+from .region_fencing import await_copies, fence_region
+from .region_nodes import RegionNodes
 from .region_promotion import Promotion, giving_up, marked_guard, promote_plan
 from .region_settle import settle_region
 from .region_watch import FOREIGN_METRIC, HEARTBEAT_METRIC, UNCHANGED_METRIC
@@ -45,8 +43,6 @@ from .settings import BootstrapSettings
 
 #: The whole time of one look at both regions, at least.
 LOOK_SEC = 2.0
-#: How often a guard that settling, healing or a restart moves under the fence is looked at and fenced again.
-FENCE_ATTEMPTS = 5
 #: Nothing is let serve by what was seen longer ago than that, by the node's own clock: this command may be suspended.
 MOVE_WITHIN_MS = 10_000
 CURE = (
@@ -106,39 +102,24 @@ class RegionCommand:
         return self._end(Exit.OK, shown)
 
     def _fence(self, arguments: Namespace) -> int:
-        epoch: int = arguments.epoch
-        failed: dict[str, str] = {}
-        for attempt in range(FENCE_ATTEMPTS):
-            own, _peers = self._look()
-            try:
-                moves = to_fence(own, self._region, epoch)
-            except RegionRefused:
-                if attempt == 0:
-                    raise
-                break  # somebody fenced it at a higher epoch meanwhile; the last look shows where
-            for node, guard in moves.items():
-                if failed.get(node, CHANGED) in (CHANGED, RESTARTED):
-                    failed[node] = self._fence_node(node, own[node].run_id, guard, epoch, arguments.reason)
-            if not any(problem in (CHANGED, RESTARTED) for problem in failed.values()):
-                break
-        own, _peers = self._look()
-        fenced_nodes = fenced_at(own, self._region, epoch)
-        # Somebody else may have fenced it, at this epoch or a higher one, before this command came to it.
-        failed = {n: problem for n, problem in failed.items() if problem and n not in fenced_nodes}
-        nodes = {n: "fenced" if n in fenced_nodes else failed.get(n) or _why_not(s) for n, s in own.items()}
-        told: dict[str, Any] = {"epoch": epoch, "fenced": fenced_nodes, "nodes": nodes}
-        if failed or len(fenced_nodes) < majority(len(own)):
-            left = ", ".join(n for n in own if n not in fenced_nodes)
+        epoch, reason = arguments.epoch, arguments.reason
+
+        def done(node: str) -> None:
+            self._audit.record("REGION_FENCED", node=node, region_epoch=epoch, reason=reason)
+
+        found = fence_region(self._own, self._region, epoch, reason, done, _why_not)
+        told: dict[str, Any] = {"epoch": epoch, "fenced": found.fenced, "nodes": found.nodes}
+        if found.left:
+            left = ", ".join(found.left)
             return self._end(
                 Exit.INCOMPLETE, told, f"not fenced: {left}; run this again, or see that it cannot be reached"
             )
+        if arguments.copies:
+            told["copies_behind"] = behind = await_copies(self._peers, self._region, epoch, arguments.copies)
+            if behind:
+                why = f"fenced, but not shown within {arguments.copies:g} s by the other region's {', '.join(behind)}"
+                return self._end(Exit.INCOMPLETE, told, f"{why}; holdfast region status says which link is down")
         return self._end(Exit.OK, told)
-
-    def _fence_node(self, node: str, run_id: str, guard: Guard, epoch: int, reason: str) -> str:
-        problem = self._own.move(node, run_id, guard, replace(guard, state=FENCED, region_epoch=epoch), False, reason)
-        if not problem:
-            self._audit.record("REGION_FENCED", node=node, region_epoch=epoch, reason=reason)
-        return problem
 
     def _unfence(self, arguments: Namespace) -> int:
         own, peers = self._look()

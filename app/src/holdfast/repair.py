@@ -53,12 +53,14 @@ from .guard import MEMBER, RECOVERING, Guard
 from .repair_plan import (
     Ask,
     Code,
+    Compare,
     Differs,
     Floor,
     Forget,
     Look,
     Move,
     Moved,
+    Older,
     Page,
     Progress,
     Rows,
@@ -262,12 +264,12 @@ def copy_all(target: str, guard: Guard, source: str, held: Guard, progress: Prog
 
 
 def _behind(target: str, guard: Guard, rows: tuple[tuple[str, str], ...]) -> Steps[list[str]]:
-    """The keys of ``rows`` whose tag is newer than the target's; a key of which that is not known counts as behind."""
+    """The keys of ``rows`` whose tag is newer than the target's; if it does not answer, all of them."""
     if not rows:
         return []
-    told = yield [(target, Ask(guard, key, Query(want_value=False, bare=True))) for key, _ in rows]
+    told = yield [(target, Compare(guard, rows))]
     _still_ours(target, told)
-    return [k for (k, tag), t in zip(rows, told, strict=True) if not isinstance(t, Reply) or t.register.tag < tag]
+    return list(told[0].keys) if isinstance(told[0], Older) else [key for key, _ in rows]
 
 
 def _copy(target: str, guard: Guard, source: str, held: Guard, keys: list[str]) -> Steps[bool]:

@@ -11,12 +11,29 @@ from .contract import VALUE, NotDone, Query, Register, Reply
 from .cp_service import floored, query_word
 from .guard import Guard
 from .link import Answer, Failed, NodeLink, script_command
-from .repair_plan import Ask, Differs, Floor, Forget, Look, Move, Moved, Page, Round, Rows, Seen, Step, Steps, Told
+from .repair_plan import (
+    Ask,
+    Compare,
+    Differs,
+    Floor,
+    Forget,
+    Look,
+    Move,
+    Moved,
+    Older,
+    Page,
+    Round,
+    Rows,
+    Seen,
+    Step,
+    Steps,
+    Told,
+)
 from .scripts import Script
 from .settings import BootstrapSettings
 
-#: COUNT of a SCAN page. Only keys and tags travel in a page; values in chunks (repair.CHUNK).
-PAGE_KEYS = 200
+#: COUNT of a SCAN page: a node is locked for about a millisecond. Values travel in chunks (repair.CHUNK).
+PAGE_KEYS = 500
 #: Pause after a round in which some node did not answer.
 PAUSE_SEC = 0.3
 T = TypeVar("T")
@@ -95,6 +112,9 @@ def _command(step: Step) -> tuple[Script, list[Any], list[Any]]:
     believed = step.guard.expectation(step.guard.state)
     if isinstance(step, Page):
         return scripts.REPAIR_PAGE, [scripts.GUARD], [*believed, step.cursor, PAGE_KEYS]
+    if isinstance(step, Compare):
+        keys = [scripts.GUARD, *(scripts.cp_key(key) for key, _ in step.rows)]
+        return scripts.REPAIR_OLDER, keys, [*believed, *(tag for _, tag in step.rows)]
     if isinstance(step, Floor):
         return scripts.REPAIR_FLOOR, [scripts.GUARD, scripts.CP_STATE], [*believed, step.floor]
     if isinstance(step, Forget):
@@ -123,6 +143,8 @@ def _told(step: Step, outcome: Answer | Failed) -> Told:
     if isinstance(step, Page):
         flat = [field.decode() for field in rest[2]]
         return Rows(rest[0].decode(), rest[1].decode(), tuple(zip(flat[::2], flat[1::2], strict=True)))
+    if isinstance(step, Compare):
+        return Older(tuple(step.rows[index][0] for index in rest))
     if isinstance(step, Ask) and isinstance(step.request, Query):
         tag, kind, value = (field.decode() for field in rest)
         return Reply(Register(tag, kind or VALUE, value if kind == VALUE else None))

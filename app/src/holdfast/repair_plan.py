@@ -63,6 +63,15 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Compare:
+    """Which of these registers are older on the node than in ``rows`` (key, tag), or are not there. Executed only under
+    exactly this guard."""
+
+    guard: Guard
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """A register's request, executed only under exactly this guard (also when it says *recovering*)."""
 
@@ -113,14 +122,19 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Older:
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Differs:
     """Refused: the guard is another one (None: there is none)."""
 
     guard: Guard | None
 
 
-Step = Look | Move | Page | Ask | Floor | Forget
-Told = Seen | Moved | Rows | Reply | Differs | NotDone
+Step = Look | Move | Page | Compare | Ask | Floor | Forget
+Told = Seen | Moved | Rows | Older | Reply | Differs | NotDone
 Round = list[tuple[str, Step]]
 T = TypeVar("T")
 Steps = Generator[Round, list[Told], T]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 
+_DIRECTORY = Path(__file__).with_name("lua")
 _INCLUDE = re.compile(r"^-- include (\w+)\n", re.M)
 
 
@@ -18,7 +19,7 @@ class Script:
 
 
 def _read(name: str) -> str:
-    return resources.files("holdfast").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    return (_DIRECTORY / f"{name}.lua").read_text(encoding="utf-8")
 
 
 def load(name: str) -> Script:
@@ -68,6 +69,7 @@ REPAIR_FLOOR = load("repair_floor")
 REPAIR_LOOK = load("repair_look")
 REPAIR_MOVE = load("repair_move")
 REPAIR_PAGE = load("repair_page")
+REPAIR_OLDER = load("repair_older")
 REPAIR_AP_PURGE = load("repair_ap_purge")
 REPAIR_AP_MARKS = load("repair_ap_marks")
 

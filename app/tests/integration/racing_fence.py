@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 
-from holdfast import region_command
+from holdfast import region_fencing
 from holdfast.cli import main
 from holdfast.guard import FENCED, Guard
 from holdfast.region_nodes import RegionNodes
@@ -26,7 +26,7 @@ def move(self: RegionNodes, node: str, run_id: str, expected: Guard, new: Guard,
 
 
 RegionNodes.move = move  # type: ignore[method-assign]
-region_command.FENCE_ATTEMPTS = int(os.environ.get("ATTEMPTS", region_command.FENCE_ATTEMPTS))
+region_fencing.FENCE_ATTEMPTS = int(os.environ.get("ATTEMPTS", region_fencing.FENCE_ATTEMPTS))
 
 if __name__ == "__main__":
     raise SystemExit(main())

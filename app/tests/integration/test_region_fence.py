@@ -39,6 +39,26 @@ def test_control_a_fence_that_tries_once_leaves_the_region_serving(regions: Regi
     assert regions.west.states() == ["member"] * 3
 
 
+def test_a_fence_waits_for_the_copies_to_show_it_and_names_those_that_do_not(regions: Regions) -> None:
+    """A planned switch: a copy that shows the fence has every write of before, as that was written last."""
+    fence = ("fence", "--epoch", "2", "--reason", "planned", "--copies")
+    regions.cables["db_g2"].cut = True
+    code, told, words = regions.west.region(*fence, "0.5")
+    assert (code, told["fenced"], told["copies_behind"]) == (3, list(NAMES), ["db_g2"]), words
+    assert "not shown within 0.5 s by the other region's db_g2" in words
+    regions.cables["db_g2"].cut = False
+    code, told, words = regions.west.region(*fence, "30")
+    assert (code, told["copies_behind"]) == (0, []), words
+    assert [regions.east.guard(n)["state"] for n in NAMES] == ["fenced"] * 3
+
+
+def test_copies_that_were_cut_loose_or_show_an_older_fence_have_not_arrived(regions: Regions) -> None:
+    assert regions.west.region("fence", "--epoch", "2", "--reason", "planned", "--copies", "30")[0] == 0
+    regions.east.nodes["db_g1"].client().execute_command("REPLICAOF", "NO", "ONE")
+    code, told, words = regions.west.region("fence", "--epoch", "3", "--reason", "planned", "--copies", "0.5")
+    assert (code, told["copies_behind"]) == (3, ["db_g1"]), words
+
+
 def test_a_node_that_the_fence_did_not_reach_is_named_by_unfence(regions: Regions) -> None:
     west = regions.west
     west.nodes["db_g3"].kill()

@@ -16,7 +16,22 @@ from holdfast.collect import Busy, Drop, Dropped, Held, Hold, Lock, Locked
 from holdfast.contract import Floored, NotDone, Query, Reply
 from holdfast.guard import RECOVERING, Guard
 from holdfast.registers import EMPTY
-from holdfast.repair_plan import Ask, Differs, Floor, Forget, Look, Move, Moved, Page, Rows, Seen, Step, Told
+from holdfast.repair_plan import (
+    Ask,
+    Compare,
+    Differs,
+    Floor,
+    Forget,
+    Look,
+    Move,
+    Moved,
+    Older,
+    Page,
+    Rows,
+    Seen,
+    Step,
+    Told,
+)
 
 PAGE_KEYS = 2
 Answer = Callable[[Told], None]
@@ -121,6 +136,8 @@ class SimNode:
             return Differs(self.guard)
         if isinstance(request, Page):
             return self._page(request)
+        if isinstance(request, Compare):
+            return Older(tuple(k for k, tag in request.rows if self.registers.get(k, EMPTY).tag < tag))
         if isinstance(request, Ask):
             return self._register(request)
         return self._collect(request)

@@ -12,12 +12,14 @@ from holdfast.repair import heal, readmit
 from holdfast.repair_all import heal_all, readmit_all, usable
 from holdfast.repair_plan import (
     Code,
+    Compare,
     Differs,
     Floor,
     Forget,
     Look,
     Move,
     Moved,
+    Older,
     Page,
     Round,
     Rows,
@@ -90,6 +92,8 @@ class Nodes:
             return Moved()
         if isinstance(step, Page):
             return Rows(f"run-{node}", "0", tuple((k, r.tag) for k, r in data.items()))
+        if isinstance(step, Compare):
+            return Older(tuple(k for k, tag in step.rows if k not in data or data[k].tag < tag))
         register = data.get(step.key, Register("", "v", None))
         if isinstance(step.request, Query):
             return Reply(register)

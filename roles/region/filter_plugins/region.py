@@ -177,14 +177,6 @@ def region_serves(status: dict[str, Any], other: str) -> list[str]:
     return []
 
 
-def region_arrived(status: dict[str, Any], epoch: int) -> bool:
-    """Whether every copy of the region that gave ``status`` shows its fence at ``epoch``."""
-    return all(
-        peer.get("role") == "replica" and peer.get("state") == "fenced" and peer.get("region_epoch") == int(epoch)
-        for peer in status["peers"].values()
-    )
-
-
 class FilterModule:
     def filters(self) -> dict[str, Any]:
-        return {"region_plan": region_plan, "region_serves": region_serves, "region_arrived": region_arrived}
+        return {"region_plan": region_plan, "region_serves": region_serves}
