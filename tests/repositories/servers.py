@@ -1,4 +1,4 @@
-"""Servers for repositories, on this machine's loopback: a real SSH server and a real S3 server, each with keys for the hosts it knows."""
+"""Servers for repositories, on this machine: a real SSH server and a real S3 server, each with keys for the hosts it knows."""
 
 import abc
 import contextlib
@@ -46,7 +46,8 @@ class Server(abc.ABC):
     #: Whether restic gives up at once, and does not ask for a quarter of an hour.
     at_once = False
 
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
+        self.address = address
         self.place, self.port = Path(tempfile.mkdtemp(prefix="holdfast-server-")), free_port()
         self.repositories = self.place / "files/bucket/holdfast"
         self.repositories.mkdir(parents=True)
@@ -58,7 +59,7 @@ class Server(abc.ABC):
         end = time.monotonic() + 60
         while time.monotonic() < end:
             assert self._process.poll() is None, (self.place / "log").read_text()
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            with contextlib.suppress(OSError), socket.create_connection((self.address, self.port), timeout=1):
                 return
             time.sleep(0.05)
         raise AssertionError((self.place / "log").read_text())
@@ -99,19 +100,19 @@ class Sshd(Server):
 
     stranger, refused, at_once = "Host key verification failed", "Permission denied", True
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
         self.key, self.known = self.place / "host_key", self.place / "authorized_keys"
         self.public = new_key(self.key)
         self.known.write_text(self.nobody)
-        lines = [f"Port {self.port}", "ListenAddress 127.0.0.1", f"HostKey {self.key}", f"AuthorizedKeysFile {self.known}"]
+        lines = [f"Port {self.port}", f"ListenAddress {address}", f"HostKey {self.key}", f"AuthorizedKeysFile {self.known}"]
         lines += ["StrictModes no", "PidFile none", "PasswordAuthentication no", "KbdInteractiveAuthentication no"]
         lines += ["Subsystem sftp internal-sftp", "ForceCommand internal-sftp"]
         libexec = UNPACKED / "usr/lib/openssh"  # newer releases consist of several programs
         parts = {"SshdSessionPath": libexec / "sshd-session", "SshdAuthPath": libexec / "sshd-auth"}
         lines += [f"{name} {path}" for name, path in parts.items() if path.exists()]
         (self.place / "sshd_config").write_text("\n".join(lines) + "\n")
-        self.url = f"sftp://{USER}@127.0.0.1:{self.port}/{self.repositories}"
+        self.url = f"sftp://{USER}@{address}:{self.port}/{self.repositories}"
 
     def let_in(self, place: Path) -> dict[str, Any]:
         """backup_access of a new host, whose own files are in `place`."""
@@ -140,22 +141,22 @@ class S3(Server):
     stranger, refused = "certificate signed by unknown authority", "Access Key Id you provided does not exist"
     nobody = "nobody,nothing\n"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
         self.certificate, self.key, self.known = self.place / "tls.crt", self.place / "tls.key", self.place / "keys"
         self.ca = str(self.place / "ca.pem")
         self._certify()
         shutil.copy(self.certificate, self.ca)
         self.known.write_text(self.nobody)
-        self.url = f"s3:https://127.0.0.1:{self.port}/bucket/holdfast"
+        self.url = f"s3:https://{address}:{self.port}/bucket/holdfast"
 
     def _certify(self) -> None:
         asked = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
         asked += [
             "-subj",
-            "/CN=127.0.0.1",
+            f"/CN={self.address}",
             "-addext",
-            "subjectAltName=IP:127.0.0.1",
+            f"subjectAltName=IP:{self.address}",
             "-keyout",
             str(self.key),
             "-out",
@@ -172,7 +173,7 @@ class S3(Server):
         return made
 
     def start(self) -> None:
-        command = [str(ROOT / ".venv/bin/rclone"), "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--config", "/dev/null"]
+        command = [str(ROOT / ".venv/bin/rclone"), "serve", "s3", "--addr", f"{self.address}:{self.port}", "--config", "/dev/null"]
         command += ["--cert", str(self.certificate), "--key", str(self.key)]
         for pair in self.known.read_text().split():
             command += ["--auth-key", pair]
@@ -190,8 +191,8 @@ KINDS: dict[str, type[Sshd] | type[S3]] = {"sftp": Sshd, "s3": S3}
 
 
 @contextlib.contextmanager
-def served(kind: str) -> Iterator[Sshd | S3]:
-    server = KINDS[kind]()
+def served(kind: str, address: str = "127.0.0.1") -> Iterator[Sshd | S3]:
+    server = KINDS[kind](address)
     try:
         server.start()
         yield server

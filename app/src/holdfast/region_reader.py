@@ -1,9 +1,9 @@
 """Reads the nodes of both regions for `holdfast region compare`: the old ones page by page, the others by key.
 
 Nearly all is the same everywhere, so a node is told what is expected of a page's versions (their SHA-1) and gives its
-own only where they differ. Memory is bounded: a page is some hundred keys without values, at most ``PAGES_AT_ONCE``
-pages are under way, and values are read for lost writes only. The nodes are not locked out for longer than a page takes
-(about a millisecond). All of it is plain reading, so that it works whatever the guards are.
+own only where they differ. Memory is bounded: a page is a thousand keys without values, at most ``PAGES_AT_ONCE``
+pages are under way, and values are read for lost writes only. A page locks an old node, which is closed, for some
+milliseconds, and a serving one for about one. All of it is plain reading, so that it works whatever the guards are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .settings import Address, RedisAccess
 
 T = TypeVar("T")
 
-PAGE_KEYS = 250
+PAGE_KEYS = 1000
 PAGES_AT_ONCE = 8
 VALUES_AT_ONCE = 16
 ANSWER_SEC = 10.0
