@@ -16,9 +16,9 @@ KEYS = 20_000
 #: Microseconds that Redis takes for each key of a rewrite: seconds for all of them, as for a node with a million keys.
 SLOWLY = 250
 DOCKER = """#!/bin/sh
-[ "$1 $2 $3" = "exec follower redis-cli" ] || exit 1
-shift 3
-exec redis-cli -p {port} "$@"
+[ "$1 $2" = "exec follower" ] || exit 1
+shift 2
+PATH={inside}:$PATH exec "$@"
 """
 
 
@@ -71,22 +71,42 @@ def keys_after_a_power_cut(follower) -> int:
         again.wait()
 
 
-def test_a_follower_has_caught_up_when_its_file_has_too(follower, tmp_path):
+def follow(follower, place: Path, seconds: int) -> subprocess.CompletedProcess[str]:
+    """The role's own task, on the node as if it was a container."""
     _process, client, _place = follower
     tasks = yaml.safe_load((ROOT / "roles/redis_node/tasks/follow.yml").read_text())
-    [wait] = [task for task in tasks if task["name"].startswith("Wait for the nodes to have caught up")]
-    given = {"redis_node_nodes": [{"name": "follower"}], "redis_node_sync_timeout_seconds": 60}
-    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": given, "tasks": [wait]}
-    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-    docker = tmp_path / "docker"
-    docker.write_text(DOCKER.format(port=client.get_connection_kwargs()["port"]))
-    docker.chmod(0o755)
-    environment = os.environ | {"PATH": f"{tmp_path}:{ROOT}/.venv/bin:{os.environ['PATH']}", "ANSIBLE_STRATEGY": "linear"}
+    [task] = [task for task in tasks if task["name"].startswith("Switch the nodes to their namesakes")]
+    given = yaml.safe_load((ROOT / "roles/redis_node/vars/main.yml").read_text()) | {
+        "redis_node_nodes": [{"name": "follower"}],
+        "redis_node_sync_timeout_seconds": seconds,
+        "__redis_node_namesakes": {"follower": {"address": "127.0.0.1", "port": client.info("replication")["master_port"]}},
+    }
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": given, "tasks": [task]}
+    (place / "play.yml").write_text(yaml.safe_dump([play]))
+    (place / "inside").mkdir()
+    cli = shutil.which("redis-cli")
+    for path, text in (
+        (place / "docker", DOCKER.format(inside=place / "inside")),
+        (place / "inside/redis-cli", f'#!/bin/sh\nexec {cli} -p {client.get_connection_kwargs()["port"]} "$@"\n'),
+    ):
+        path.write_text(text)
+        path.chmod(0o755)
+    environment = os.environ | {"PATH": f"{place}:{ROOT}/.venv/bin:{os.environ['PATH']}", "ANSIBLE_STRATEGY": "linear"}
+    return subprocess.run(["ansible-playbook", place / "play.yml"], cwd=place, env=environment, capture_output=True, text=True)
+
+
+def test_a_follower_has_caught_up_when_its_file_has_too(follower, tmp_path):
+    _process, client, _place = follower
     assert client.info("persistence")["aof_rewrite_in_progress"] == 1, "it has hardly begun"
-    done = subprocess.run(["ansible-playbook", tmp_path / "play.yml"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = follow(follower, tmp_path, 60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert client.info("persistence")["aof_rewrite_in_progress"] == 0
     assert keys_after_a_power_cut(follower) == KEYS
+
+
+def test_a_follower_that_does_not_catch_up_in_time_says_what_it_waits_for(follower, tmp_path):
+    done = follow(follower, tmp_path, 0)
+    assert done.returncode == 2 and "after 0 s: aof_rewrite_in_progress:1" in done.stdout, done.stdout
 
 
 def test_control_before_that_a_power_cut_takes_the_whole_copy(follower):
