@@ -33,6 +33,7 @@ def deployed(lab) -> Iterator[None]:
     yield
     for name in with_nodes(lab):
         for node in nodes(lab.host(name)):
-            lab.host(name).check_output(f"systemctl disable --now holdfast-backup@{node}.timer && docker rm -f backup_{node}")
+            unit = f"holdfast-backup@{node}"
+            lab.host(name).check_output(f"systemctl disable --now {unit}.timer && systemctl stop {unit} && docker rm -f backup_{node}")
     lab.host("lab-ops1").check_output("systemctl disable --now restic-rest-server holdfast-backup-keep.timer holdfast-restore-drill.timer")
     play("playbooks/hosts.yml", "--tags", "firewall,docker_engine")

@@ -11,6 +11,7 @@ import json
 import re
 import secrets
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +37,7 @@ from .region_adopt import PutBack, adopt_plan
 from .region_fencing import await_copies, fence_region
 from .region_nodes import RegionNodes
 from .region_promotion import Promotion, giving_up, marked_guard, promote_plan
-from .region_settle import settle_region
+from .region_settle import TELL_SEC, settle_region
 from .region_watch import FOREIGN_METRIC, HEARTBEAT_METRIC, UNCHANGED_METRIC
 from .repair_plan import Stopped
 from .settings import BootstrapSettings
@@ -103,6 +104,8 @@ class RegionCommand:
 
     def _fence(self, arguments: Namespace) -> int:
         epoch, reason = arguments.epoch, arguments.reason
+        if arguments.copies and not self._settings.peers:
+            raise SettingsError("--copies waits for the other region's nodes, and PEER_NODES names none")
 
         def done(node: str) -> None:
             self._audit.record("REGION_FENCED", node=node, region_epoch=epoch, reason=reason)
@@ -216,8 +219,12 @@ class RegionCommand:
         return any(g is not None and g.region_epoch == epoch and g.state == MEMBER for g in held)
 
     def _settle(self, arguments: Namespace) -> int:
+        told = time.monotonic()
+
         def progress(_phase: str, source: str, looked: int, copied: int) -> None:
-            if looked % 10_000 < 200:
+            nonlocal told
+            if time.monotonic() - told >= TELL_SEC:
+                told = time.monotonic()
                 _complain(f"from {source}: {looked} keys looked at, {copied} copied")
 
         members = settle_region(self._settings, frozenset(arguments.without), progress, _complain)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .guard import FENCED, Guard
+from .guard import FENCED
 from .region import RegionRefused, Status, Statuses, fenced_at, majority, to_fence
 from .region_nodes import CHANGED, RESTARTED, RegionNodes
 
@@ -35,13 +35,6 @@ def fence_region(
 ) -> Fenced:
     """Move the guards to *fenced* at ``epoch``; ``done`` hears of each node. May be repeated. Raises RegionRefused."""
     failed: dict[str, str] = {}
-
-    def one(node: str, run_id: str, guard: Guard) -> str:
-        problem = own.move(node, run_id, guard, replace(guard, state=FENCED, region_epoch=epoch), False, reason)
-        if not problem:
-            done(node)
-        return problem
-
     for attempt in range(FENCE_ATTEMPTS):
         seen = own.ask().wait()
         try:
@@ -52,7 +45,10 @@ def fence_region(
             break  # somebody fenced it at a higher epoch meanwhile; the last look shows where
         for node, guard in moves.items():
             if failed.get(node, CHANGED) in (CHANGED, RESTARTED):
-                failed[node] = one(node, seen[node].run_id, guard)
+                closed = replace(guard, state=FENCED, region_epoch=epoch)
+                failed[node] = own.move(node, seen[node].run_id, guard, closed, False, reason)
+                if not failed[node]:
+                    done(node)
         if not any(problem in (CHANGED, RESTARTED) for problem in failed.values()):
             break
     seen = own.ask().wait()

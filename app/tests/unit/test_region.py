@@ -21,6 +21,7 @@ from holdfast.region import (
     to_unfence,
     with_last_heartbeat,
 )
+from holdfast.region_fencing import copies_behind
 from holdfast.region_promotion import promote_plan
 
 NAMES = ("a", "b", "c")
@@ -349,3 +350,21 @@ def test_the_lag_goes_on_when_the_link_is_down() -> None:
     assert with_last_heartbeat(fast, 199_000, 9).lag_seconds == 0, "newer than what the instance has seen"
     assert with_last_heartbeat(down, 200_000, 9).lag_seconds == 9
     assert with_last_heartbeat(primary("a", clock_ms=100_000), 90_000).lag_seconds is None
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        copy("b"),
+        copy("b", epoch=2),
+        replace(copy("b", epoch=3), guard=Guard(FENCED, "west", "b", 3, 1, "inc-b")),
+        replace(copy("b", epoch=2), guard=Guard(FENCED, "east", "b", 2, 1, "inc-b")),
+        primary("b", epoch=2, state=FENCED),
+        AWAY,
+    ],
+    ids=["as before", "not fenced", "another fence", "the other region's", "no copy any more", "away"],
+)
+def test_a_copy_has_arrived_when_it_shows_the_very_fence(late: Status) -> None:
+    there = {n: replace(copy(n), guard=Guard(FENCED, "west", n, 2, 1, f"inc-{n}")) for n in NAMES}
+    assert copies_behind(there, "west", 2) == []
+    assert copies_behind({**there, "b": late}, "west", 2) == ["b"]

@@ -64,21 +64,28 @@ def test_every_node_comes_back_from_it_in_a_drill(lab, elsewhere):
     assert [one["event"] for one in record["facts"]["restores"]] == ["RESTORE_VERIFIED"] * 6
 
 
-def test_a_node_whose_own_store_is_gone_is_restored_from_it(lab, elsewhere):
+def test_a_node_is_restored_from_it(lab, elsewhere):
     host = lab.host("lab-a1")
     before = int(host.check_output("docker exec db_g1 redis-cli dbsize"))
-    done, record = runbook("restore_node", host="lab-a1", node="db_g1", to="newest", restore_from="repository", confirm="db_g1")
-    assert done.returncode == 0 and record["verdict"] == "passed", done.stdout[-4000:]
-    assert host.check_output("docker exec db_g1 redis-cli --raw hget holdfast:guard state") == "member"
-    assert int(host.check_output("docker exec db_g1 redis-cli dbsize")) > before * 0.9
+    try:
+        done, record = runbook("restore_node", host="lab-a1", node="db_g1", to="newest", restore_from="repository", confirm="db_g1")
+        assert done.returncode == 0 and record["verdict"] == "passed", done.stdout[-4000:]
+        assert record["facts"]["restored"]["source"] == "repository"
+        assert host.check_output("docker exec db_g1 redis-cli --raw hget holdfast:guard state") == "member"
+        assert int(host.check_output("docker exec db_g1 redis-cli dbsize")) > before * 0.9
+    finally:
+        host.check_output("rm -rf /srv/holdfast/redis/db_g1.before-*")
 
 
 def test_a_server_that_is_gone_is_named(lab, elsewhere):
-    """The control of the others: nothing came from anywhere else."""
+    """The control of the others: nothing came from anywhere else. Left out where restic goes on asking for a quarter of an hour."""
     server, _variables = elsewhere
+    if not server.at_once:
+        pytest.skip("restic does not give up")
     server.stop()
     try:
         done, record = runbook("restore_drill", host="lab-a1", node="db_g1")
         assert done.returncode != 0 and record["verdict"] == "failed", done.stdout[-3000:]
+        assert "Connection refused" in done.stdout
     finally:
         server.start()
