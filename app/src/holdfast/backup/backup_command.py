@@ -122,6 +122,7 @@ def _collect(arguments: argparse.Namespace) -> int:
         "BACKUP_COLLECTED",
         node=made.node,
         set=path.name,
+        line=made.listing[0],
         moment=moments.shown(made.moment),
         keys=made.facts["keys"],
         commands=made.facts["commands"],
