@@ -7,7 +7,7 @@ import pytest
 from runs import ROOT
 from test_lost_hosts import run
 
-#: Answers the commands of `holdfast region` in turn: exit code, standard output, standard error. Notes each.
+#: Answers each command of `holdfast region` as it is told (exit code, standard output, standard error), and notes it.
 DOCKER = """#!/usr/bin/env python3
 import json, pathlib, sys
 place = pathlib.Path(__file__).parent

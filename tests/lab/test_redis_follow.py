@@ -74,7 +74,7 @@ def keys_after_a_power_cut(follower) -> int:
 
 
 def follow(follower, place: Path, master_port: int = 0) -> subprocess.CompletedProcess[str]:
-    """The role's own task, on two hosts, of which the first one's node is no container and the second one's is this node."""
+    """The role's own task, on two hosts with a node each, both of which are this one."""
     _process, client, _place = follower
     tasks = yaml.safe_load((ROOT / "roles/redis_node/tasks/follow.yml").read_text())
     [task] = [task for task in tasks if task["name"].startswith("Switch the nodes to their namesakes")]
