@@ -210,6 +210,13 @@ def test_without_a_backup_the_drill_fails(keep, machine, capsys):
     assert "b1 has no repository" in capsys.readouterr().out
 
 
+def test_a_repository_that_does_not_answer_is_named(keep, machine, monkeypatch, capsys):
+    (machine.programs / "restic").write_text("#!/bin/sh\necho 'dial tcp: no route to host' >&2\nexec sleep 60\n")
+    monkeypatch.setattr(keep, "ANSWER_SEC", 1)
+    assert keep.main(["list"]) == 0
+    assert "restic had no answer within 1 s: dial tcp: no route to host" in capsys.readouterr().out
+
+
 def drill(keep: ModuleType, machine: Machine, code: int) -> int:
     restored = json.dumps({"event": "BACKUP_RESTORED", "moment": "2026-05-01T10:14:59Z", "bytes": 5, "seconds": 0.1})
     verified = json.dumps({"event": "BACKUP_VERIFIED", "keys": 3, "same": 3, "younger": 0, "census": "c", "load_sec": [0.1] * 3})
@@ -220,7 +227,7 @@ def drill(keep: ModuleType, machine: Machine, code: int) -> int:
 
 def test_a_drill_restores_without_a_network_and_leaves_nothing(keep, machine, monkeypatch):
     ran = keep.run
-    monkeypatch.setattr(keep, "run", lambda command, *more: "" if command[0] == "chown" else ran(command, *more))
+    monkeypatch.setattr(keep, "run", lambda command, *more, **options: "" if command[0] == "chown" else ran(command, *more, **options))
     assert drill(keep, machine, 0) == 0
     started = [call for call in machine.calls if call[:2] == ["docker", "run"]]
     assert len(started) == 2 and all(call[call.index("--network") + 1] == "none" for call in started)

@@ -78,14 +78,12 @@ def test_a_node_is_restored_from_it(lab, elsewhere):
 
 
 def test_a_server_that_is_gone_is_named(lab, elsewhere):
-    """The control of the others: nothing came from anywhere else. Left out where restic goes on asking for a quarter of an hour."""
+    """The control of the others: nothing came from anywhere else."""
     server, _variables = elsewhere
-    if not server.at_once:
-        pytest.skip("restic does not give up")
     server.stop()
     try:
         done, record = runbook("restore_drill", host="lab-a1", node="db_g1")
         assert done.returncode != 0 and record["verdict"] == "failed", done.stdout[-3000:]
-        assert "Connection refused" in done.stdout
+        assert "connection refused" in done.stdout.lower()
     finally:
         server.start()
