@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -200,13 +200,17 @@ class ApService:
         raise self._none_left(reasons)
 
     def _honour(self, key: str, session: Session, seen: _Seen, deadline: float) -> tuple[_Seen, bool]:
-        """Wait a bounded time for the session's writes to arrive, then ask an origin, then say that it cannot."""
+        """Wait a bounded time for the session's writes to arrive, then ask an origin, then say that it cannot.
+
+        Writes under a history that has ended keep the answer from being True; the others are looked for all the same.
+        """
+        living, whole = replace(session, dead=frozenset()), not session.dead
         wait_until = min(time.monotonic() + self._timeout * SESSION_WAIT_SHARE, deadline)
         while True:
-            missing = unmet(session, seen.node, seen.incarnation, seen.sequence, seen.peers, seen.parked)
+            missing = _missing(living, seen)
             if not missing:
-                return seen, True
-            if time.monotonic() + SESSION_POLL_SEC >= wait_until or not self._can_arrive(session, missing):
+                return seen, whole
+            if time.monotonic() + SESSION_POLL_SEC >= wait_until or not self._can_arrive(living, missing):
                 break
             time.sleep(SESSION_POLL_SEC)
             again = self._read_at(seen.node, key, deadline)
@@ -214,20 +218,18 @@ class ApService:
                 break
             seen = again
         for origin in sorted(missing & set(self._nodes.names) - {seen.node}):
-            there = self._read_at(origin, key, deadline)
-            if not isinstance(there, _Seen):
-                continue
-            if not unmet(session, there.node, there.incarnation, there.sequence, there.peers, there.parked):
-                return there, True
+            there = self._read_at(origin, key, deadline) if origin in missing else None
+            # Fewer others would not do: it may lack what this node has.
+            if isinstance(there, _Seen) and (lacks := _missing(living, there)) < missing:
+                seen, missing = there, lacks
+                if not missing:
+                    return seen, whole
         return seen, False
 
     def _can_arrive(self, session: Session, missing: set[str]) -> bool:
-        """Waiting is of no use for an origin that does not exist or whose history has ended."""
-        for origin in missing:
-            guard = self._nodes.guards.known(origin)
-            if guard is None or origin in session.dead or guard.incarnation != session.writes[origin][0]:
-                return False
-        return True
+        """Waiting is of no use where all that is missing is of origins that do not exist or whose history has ended."""
+        guards = {origin: self._nodes.guards.known(origin) for origin in missing}
+        return any(g is not None and g.incarnation == session.writes[o][0] for o, g in guards.items())
 
     def _read_at(self, node: str, key: str, deadline: float, identity: str | None = None) -> _Seen | Refused | Failed:
         keys = [scripts.GUARD, scripts.ap_key(key), scripts.AP_STATE, scripts.PEERS, scripts.PARKED]
@@ -299,6 +301,10 @@ def parse_peers(flat: list[bytes]) -> dict[str, Position]:
         if position is not None:
             peers[origin.decode()] = position
     return peers
+
+
+def _missing(session: Session, seen: _Seen) -> set[str]:
+    return unmet(session, seen.node, seen.incarnation, seen.sequence, seen.peers, seen.parked)
 
 
 def _why(result: Result) -> str:

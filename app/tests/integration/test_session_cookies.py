@@ -131,6 +131,28 @@ def test_a_dead_incarnation_is_told_also_after_writes_under_the_new_one(cluster:
     assert honoured(app, "k", shown(cookie(fresh))) is True, "control"
 
 
+@pytest.mark.parametrize("kind", ["token", "cookie"])
+def test_a_session_goes_on_after_an_incarnation_has_ended(cluster: Cluster, kind: str) -> None:
+    """As after a change of region: it cannot be told of all its writes, but those made since are found in any zone."""
+    here, there = (cluster.run("serve", "ap", z) for z in ("db_g1", "db_g2"))
+
+    def of(reply: Reply) -> dict[str, str]:
+        return shown(cookie(reply)) if kind == "cookie" else {"X-Session-Token": reply.headers["X-Session-Token"]}
+
+    headers = of(here.write("k", "old"))
+    cluster.nodes["db_g1"].client().hset("holdfast:guard", "incarnation", "restored")
+    wait_for("followed", lambda: honoured(here, "k", headers) is False)
+    written = here.write("k", "new", headers=headers)
+    headers = headers if kind == "cookie" else of(written)
+    answer = there.read("k", headers=headers).json
+    assert (answer.get("value"), answer["read_your_writes"]) == ("new", False), (
+        "nothing replicates: its origin is asked"
+    )
+    cluster.run("replicate", "ap", "db_g2")
+    wait_for("copied", lambda: there.read("k").json.get("value") == "new")
+    assert there.read("k", headers=headers).json["read_your_writes"] is False
+
+
 @pytest.mark.parametrize("kind", ["token", "cookie", "none"])
 def test_a_session_never_writes_below_its_own_last_version(cluster: Cluster, kind: str) -> None:
     here, there = (cluster.run("serve", "ap", z, MAX_CLOCK_DRIFT_MS="60000") for z in ("db_g1", "db_g2"))

@@ -1,4 +1,4 @@
-"""Where an AP write goes on when a node's answer is lost."""
+"""Where an AP write goes on when a node's answer is lost, and which node's answer a session is shown."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ LOST, NOT_SENT = Failed("timeout", False), Failed("connect", True)
 class Guards:
     def usable(self, node: str) -> Guard:
         return Guard(MEMBER, "r", node, 1, 1, f"inc-{node}")
+
+    known = usable
 
     def withheld(self) -> None:
         return None
@@ -73,3 +75,28 @@ def test_what_was_never_sent_goes_on_whatever_is_known() -> None:
     nodes = Nodes(a=LOST, b=NOT_SENT)
     write(nodes, "a")
     assert nodes.asked == ["a", "b", "c"], "what was lost is taken by nobody late"
+
+
+def seen(node: str, own: int, **others: int) -> Answer:
+    """A read at the node, whose value is its name; it has its own writes up to ``own`` and those of others so far."""
+    peers = [p for o, n in others.items() for p in (o.encode(), f"inc-{o} {n} 5".encode())]
+    return Answer([VERSION.encode(), b"v", node.encode(), b"5", str(own).encode(), peers, b"0", b"", []])
+
+
+def read(session: Session, **results: Result) -> tuple[str | None, bool | None]:
+    got = ApService(Nodes(**results), "a", 1.0, 1000, 500).read("k", session, True)  # type: ignore[arg-type]
+    return got.value, got.read_your_writes
+
+
+def test_a_session_is_shown_no_node_that_lacks_what_its_own_zone_has() -> None:
+    written = Session({n: (f"inc-{n}", 1) for n in NAMES})
+    behind = {"a": seen("a", 1), "b": seen("b", 1, c=1), "c": seen("c", 1)}
+    assert read(written, **behind) == ("a", False), "b lacks fewer, but not what a has"
+    assert read(written, **(behind | {"c": seen("c", 1, a=1)})) == ("c", False)
+    assert read(written, **(behind | {"c": seen("c", 1, a=1, b=1)})) == ("c", True)
+
+
+def test_a_session_with_an_ended_history_is_shown_its_newer_writes() -> None:
+    ended = Session({"a": ("before", 9), "b": ("inc-b", 1)}, frozenset({"b"}))
+    assert read(ended, a=seen("a", 1), b=seen("b", 1)) == ("b", False)
+    assert read(ended, a=seen("a", 1, b=1), b=seen("b", 1)) == ("a", False)
